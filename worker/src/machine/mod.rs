@@ -1,0 +1,3 @@
+//! Decides. Pure: no clock, no I/O.
+
+pub mod io;
