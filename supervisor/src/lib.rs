@@ -1,1 +1,3 @@
-//! x
+//! The supervisor: channels, ledger, workers, control.
+
+pub mod machine;
