@@ -1,1 +1,3 @@
-//! x
+//! One process, always up, knows nothing of Codex.
+
+pub mod config;
