@@ -1,3 +1,4 @@
-//! The supervisor: channels, ledger, workers, control.
+//! One process, always up, knows nothing of Codex.
 
+pub mod config;
 pub mod machine;
