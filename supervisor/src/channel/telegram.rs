@@ -21,6 +21,8 @@ mod decode;
 mod fault;
 mod poll;
 mod send;
+#[cfg(test)]
+mod stub;
 pub mod text;
 
 pub use api::{API_ROOT_DEFAULT, ApiError, Bot, BotError, Http};

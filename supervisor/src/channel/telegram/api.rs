@@ -292,3 +292,107 @@ fn chain(error: &reqwest::Error) -> String {
     }
     if text.is_empty() { "the request failed".to_owned() } else { text }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::stub::{Answer, Stub, TOKEN, refusal};
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(100);
+    const LONG: Duration = Duration::from_secs(20);
+
+    async fn fail(answer: Answer, timeout: Duration) -> ApiError {
+        let stub = Stub::serve([answer]).await;
+        let error = stub.bot().call("getMe", &json!({}), timeout, 10_000).await.expect_err("an error");
+        assert_secret_free(&format!("{error} {error:?}"));
+        error
+    }
+
+    fn assert_secret_free(text: &str) {
+        assert!(!text.contains("SECRET"), "{text}");
+    }
+
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn an_answer_is_its_result() {
+        let mut stub = Stub::serve([Answer::Ok(json!({"id": 1}))]).await;
+        let result = stub.bot().call("getMe", &json!({"x": 2}), LONG, 10_000).await.expect("an answer");
+        assert_eq!(result.get(), r#"{"id":1}"#);
+        assert_eq!(stub.heard().await, ("getMe".to_owned(), json!({"x": 2})));
+    }
+
+    #[tokio::test]
+    async fn losses_say_how_far_the_request_came() {
+        assert!(matches!(fail(Answer::CutUnread, LONG).await, ApiError::Cut(_)));
+        assert!(matches!(fail(Answer::CutRead, LONG).await, ApiError::Cut(_)));
+        assert!(matches!(fail(Answer::CutHalf, LONG).await, ApiError::Cut(_)));
+        assert_eq!(fail(Answer::Hang, SHORT).await, ApiError::Timeout(SHORT));
+        let closed = {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+            format!("http://{}", listener.local_addr().expect("an address"))
+        };
+        for root in [closed.as_str(), "http://no-such-host.invalid"] {
+            let bot = Bot::new(&Http::direct(), "b", TOKEN, root).expect("a bot");
+            let error = bot.call("getMe", &json!({}), LONG, 10).await.expect_err("nobody there");
+            assert!(matches!(error, ApiError::NotSent(_)), "{error:?}");
+            assert_secret_free(&format!("{error} {error:?} {bot:?}"));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_the_bot_api_keeps_its_status() {
+        let page = fail(Answer::Body(502, format!("<html>\n <b>bad {TOKEN}</b>")), LONG).await;
+        assert_eq!(page, ApiError::NotJson { status: 502, html: true, head: "<html> <b>bad <token></b>".into() });
+        let json = fail(Answer::Body(200, "[1]".into()), LONG).await;
+        assert_eq!(json, ApiError::NotJson { status: 200, html: false, head: "[1]".into() });
+        assert!(matches!(fail(Answer::Body(200, String::new()), LONG).await, ApiError::NotJson { .. }));
+        assert!(matches!(fail(Answer::Body(200, r#"{"ok":true}"#.into()), LONG).await, ApiError::NotJson { .. }));
+        let long = fail(Answer::Body(200, "x".repeat(10_001)), LONG).await;
+        assert_eq!(long, ApiError::TooLong { limit: 10_000 });
+    }
+
+    #[tokio::test]
+    async fn a_refusal_keeps_code_wait_and_new_chat() {
+        let refused = |code, text: &str, retry_after, migrate_to| ApiError::Refused {
+            code,
+            text: text.into(),
+            retry_after,
+            migrate_to,
+        };
+        let told = refusal(429, "Too Many Requests", json!({"retry_after": 17}));
+        assert_eq!(fail(told, LONG).await, refused(429, "Too Many Requests", Some(17), None));
+        let in_words = refusal(429, "Too Many Requests: retry after 8", Value::Null);
+        assert_eq!(fail(in_words, LONG).await, refused(429, "Too Many Requests: retry after 8", Some(8), None));
+        let moved = refusal(400, "moved", json!({"migrate_to_chat_id": -100, "retry_after": "odd"}));
+        assert_eq!(fail(moved, LONG).await, refused(400, "moved", None, Some(-100)));
+        let leaking = refusal(400, &format!("url /bot{TOKEN}/x and SECRETsecretSECRET"), Value::Null);
+        assert_eq!(fail(leaking, LONG).await, refused(400, "url /bot<token>/x and <token>", None, None));
+        let odd = Answer::Body(418, r#"{"ok":false,"error_code":"x","description":7}"#.into());
+        assert_eq!(fail(odd, LONG).await, refused(418, "no reason given", None, None));
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_not_followed() {
+        let error = fail(Answer::Body(302, "moved".into()), LONG).await;
+        assert!(matches!(error, ApiError::NotJson { status: 302, .. }), "{error:?}");
+    }
+
+    #[test]
+    fn tokens_and_roots_are_checked_and_never_shown() {
+        let http = Http::direct();
+        for token in ["", "SECRET", "12:", ":SECRET", "12:SEC RET", "x:SECRET", "1:SECRET/../x", &"1:S".repeat(200)] {
+            let error = Bot::new(&http, "b", token, API_ROOT_DEFAULT).expect_err(token);
+            assert!(matches!(error, BotError::Token(_)));
+            assert_secret_free(&format!("{error} {error:?}"));
+        }
+        for root in ["", "x", "ftp://h", "http://u:SECRET@h", "u:SECRET@h", "https://h/?q", "https://h/#f"] {
+            let error = Bot::new(&http, "b", TOKEN, root).expect_err(root);
+            assert!(matches!(error, BotError::Root { .. }));
+            assert_secret_free(&format!("{error} {error:?}"));
+        }
+        let bot = Bot::new(&http, "b", &format!(" {TOKEN}\n"), "https://h:1/p/").expect("a bot");
+        assert_eq!((&*bot.base, &*bot.token), ("https://h:1/p", TOKEN));
+        assert_secret_free(&format!("{bot:?}"));
+    }
+}

@@ -220,3 +220,181 @@ impl Poll {
         self.news.send(Heard { bot: Arc::clone(self.bot.name()), news }).await.map_err(|_| Gone)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::stub::{Answer, Stub, refusal};
+    use super::*;
+    use tokio::task::JoinHandle;
+
+    const PACE: Pace = Pace {
+        poll_timeout: Duration::from_secs(1),
+        grace: Duration::from_secs(20),
+        first: Duration::from_millis(1),
+        longest: Duration::from_millis(4),
+        slow: Duration::from_millis(8),
+        empty: Duration::from_millis(1),
+    };
+
+    struct Rig {
+        stub: Stub,
+        news: mpsc::Receiver<Heard>,
+        task: JoinHandle<()>,
+    }
+
+    impl Rig {
+        /// A poll from offset 5 whose getMe has gone well, before `script`.
+        async fn start(script: impl IntoIterator<Item = Answer>) -> Self {
+            let me = Answer::Ok(json!({"id": 9, "username": "the_bot", "first_name": "Bot"}));
+            let mut rig = Self::start_raw(std::iter::once(me).chain(script), PACE).await;
+            assert_eq!(rig.stub.heard().await.0, "getMe");
+            let News::Started(name) = rig.next().await else { panic!("started") };
+            assert_eq!((name.id, name.username.as_str(), name.hears_groups), (9, "the_bot", false));
+            rig
+        }
+
+        async fn start_raw(script: impl IntoIterator<Item = Answer>, pace: Pace) -> Self {
+            let stub = Stub::serve(script).await;
+            let (tell, news) = mpsc::channel(1);
+            let task = tokio::spawn(poll(stub.bot(), 5, pace, tell));
+            Self { stub, news, task }
+        }
+
+        async fn next(&mut self) -> News {
+            let patience = Duration::from_secs(20);
+            let heard = tokio::time::timeout(patience, self.news.recv()).await.expect("news in time").expect("a poll");
+            assert_eq!(&*heard.bot, "test");
+            assert!(!format!("{heard:?}").contains("SECRET"), "{heard:?}");
+            heard.news
+        }
+
+        async fn fault(&mut self) -> (PollFault, u32) {
+            let news = self.next().await;
+            let News::Fault { fault, streak, .. } = news else { panic!("{news:?}") };
+            (fault, streak)
+        }
+
+        async fn batch(&mut self) -> Batch {
+            let news = self.next().await;
+            let News::Batch(batch) = news else { panic!("{news:?}") };
+            batch
+        }
+
+        async fn asked_from(&mut self) -> i64 {
+            let (method, params) = self.stub.heard().await;
+            assert_eq!(method, "getUpdates");
+            params["offset"].as_i64().expect("an offset")
+        }
+    }
+
+    fn updates(ids: &[i64]) -> Answer {
+        Answer::Ok(ids.iter().map(|id| json!({"update_id": id, "novelty": {}})).collect())
+    }
+
+    #[tokio::test]
+    async fn the_offset_moves_after_the_commit_and_not_before() {
+        let mut rig = Rig::start([updates(&[5, 6]), updates(&[5, 6]), updates(&[7])]).await;
+        assert_eq!(rig.asked_from().await, 5);
+        let batch = rig.batch().await;
+        assert_eq!((batch.updates.len(), batch.next_offset), (2, 7));
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(rig.stub.is_idle(), "asked before the commit");
+        drop(batch.committed);
+        assert_eq!(rig.fault().await, (PollFault::NotCommitted, 1));
+        assert_eq!(rig.asked_from().await, 5);
+        rig.batch().await.committed.send(()).expect("a poll waits");
+        assert!(matches!(rig.next().await, News::Recovered { failures: 1 }));
+        assert_eq!(rig.asked_from().await, 7);
+        assert_eq!(rig.batch().await.next_offset, 8);
+    }
+
+    #[tokio::test]
+    async fn asks_for_what_people_do_in_one_long_poll() {
+        let mut rig = Rig::start([]).await;
+        let (_, params) = rig.stub.heard().await;
+        assert_eq!(params, json!({"offset": 5, "limit": 100, "timeout": 1, "allowed_updates": ALLOWED_UPDATES}));
+    }
+
+    #[tokio::test]
+    async fn every_fault_is_told_and_survived() {
+        let script = [
+            refusal(409, "Conflict: terminated by other getUpdates request", Value::Null),
+            refusal(409, "Conflict: can't use getUpdates method while webhook is active", Value::Null),
+            refusal(401, "Unauthorized", Value::Null),
+            refusal(429, "Too Many Requests", json!({"retry_after": 0})),
+            Answer::Body(502, "<html>Bad Gateway</html>".into()),
+            Answer::Body(200, "<html>log in</html>".into()),
+            Answer::CutUnread,
+            Answer::CutRead,
+            Answer::CutHalf,
+            Answer::Ok(json!({"no": "list"})),
+            Answer::Ok(json!([{"update": 1}, 7])),
+            updates(&[5]),
+        ];
+        let mut rig = Rig::start(script).await;
+        let expected = [
+            "conflict",
+            "webhook",
+            "unauthorized",
+            "flood",
+            "server",
+            "not_api",
+            "network",
+            "network",
+            "network",
+            "not_api",
+            "malformed",
+        ];
+        for (name, count) in expected.into_iter().zip(1..) {
+            let (fault, streak) = rig.fault().await;
+            assert_eq!((fault.name(), streak), (name, count), "{fault}");
+            assert!(!fault.advice().text.is_empty());
+        }
+        rig.batch().await.committed.send(()).expect("a poll waits");
+        assert!(matches!(rig.next().await, News::Recovered { failures: 11 }));
+        assert!(!rig.task.is_finished());
+    }
+
+    #[tokio::test]
+    async fn an_introduction_that_fails_is_repeated() {
+        let refused = refusal(404, "Not Found", Value::Null);
+        let mut rig = Rig::start_raw([refused, Answer::Ok(json!({"id": 1}))], PACE).await;
+        assert_eq!(rig.fault().await.0.name(), "unauthorized");
+        assert!(matches!(rig.next().await, News::Started(_)));
+        assert!(matches!(rig.next().await, News::Recovered { failures: 1 }));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_answer_is_left_after_the_time() {
+        let pace = Pace { poll_timeout: Duration::ZERO, grace: Duration::from_millis(50), ..PACE };
+        let mut rig = Rig::start_raw([Answer::Ok(json!({})), Answer::Hang, updates(&[5])], pace).await;
+        assert!(matches!(rig.next().await, News::Started(_)));
+        assert_eq!(rig.fault().await.0.name(), "network");
+        assert_eq!(rig.stub.heard().await.0, "getMe");
+        assert_eq!(rig.stub.heard().await.1["limit"], 100);
+        assert_eq!(rig.stub.heard().await.1["limit"], 50);
+        rig.batch().await;
+    }
+
+    #[tokio::test]
+    async fn garbage_in_a_batch_costs_only_itself() {
+        let batch = json!([{"x": 1}, null, {"update_id": 6, "message": {"chat": 3}}, {"update_id": 8}]);
+        let mut rig = Rig::start([Answer::Ok(batch), Answer::Ok(json!([])), Answer::Hang]).await;
+        assert_eq!(rig.asked_from().await, 5);
+        let batch = rig.batch().await;
+        assert_eq!((batch.updates.len(), batch.malformed, batch.next_offset), (2, 2, 9));
+        batch.committed.send(()).expect("a poll waits");
+        // An empty answer is no news: the next poll follows.
+        assert_eq!((rig.asked_from().await, rig.asked_from().await), (9, 9));
+    }
+
+    #[tokio::test]
+    async fn ends_when_nobody_listens() {
+        let mut rig = Rig::start([updates(&[5])]).await;
+        assert_eq!(rig.asked_from().await, 5);
+        drop(rig.news);
+        rig.task.await.expect("an end without a panic");
+    }
+}

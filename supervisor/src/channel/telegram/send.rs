@@ -232,3 +232,115 @@ fn unanswered(request: &Request, why: String) -> SendResult {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::stub::{Answer, Stub, refusal};
+    use super::super::text::{Entity, Style};
+    use super::*;
+
+    fn message() -> Request {
+        let entities = vec![Entity { style: Style::Pre("rust".into()), offset: 0, length: 2 }];
+        let body = Chunk { text: "hi".into(), entities };
+        Request::Message { chat: -5, topic: Some(3), reply_to: Some(9), body, silent: true }
+    }
+
+    fn edit() -> Request {
+        Request::Edit { chat: -5, message_id: 8, body: Chunk::plain("new") }
+    }
+
+    async fn run(request: &Request, answer: Answer) -> SendResult {
+        let stub = Stub::serve([answer]).await;
+        let result = perform(&stub.bot(), request).await;
+        assert!(!format!("{result:?}").contains("SECRET"), "{result:?}");
+        result
+    }
+
+    async fn refused(request: &Request, code: u16, text: &str) -> SendResult {
+        run(request, refusal(code, text, Value::Null)).await
+    }
+
+    #[tokio::test]
+    async fn requests_are_spelled_as_telegram_reads_them() {
+        let commands = vec![Command { name: "stop".into(), description: "Stops".into() }];
+        let no_preview = json!({"is_disabled": true});
+        let cases = [
+            (
+                message(),
+                "sendMessage",
+                json!({"chat_id": -5, "message_thread_id": 3, "text": "hi", "disable_notification": true,
+                    "reply_parameters": {"message_id": 9, "allow_sending_without_reply": true},
+                    "entities": [{"type": "pre", "language": "rust", "offset": 0, "length": 2}],
+                    "link_preview_options": no_preview}),
+            ),
+            (
+                edit(),
+                "editMessageText",
+                json!({"chat_id": -5, "message_id": 8, "text": "new", "link_preview_options": no_preview}),
+            ),
+            (Request::Delete { chat: 1, message_id: 2 }, "deleteMessage", json!({"chat_id": 1, "message_id": 2})),
+            (Request::Typing { chat: 1, topic: None }, "sendChatAction", json!({"chat_id": 1, "action": "typing"})),
+            (
+                Request::Commands(commands),
+                "setMyCommands",
+                json!({"commands": [{"command": "stop", "description": "Stops"}]}),
+            ),
+        ];
+        for (request, method, params) in cases {
+            let mut stub = Stub::serve([Answer::Ok(json!(true))]).await;
+            assert_eq!(perform(&stub.bot(), &request).await, SendResult::Done);
+            assert_eq!(stub.heard().await, (method.to_owned(), params));
+        }
+        let sent = run(&message(), Answer::Ok(json!({"message_id": 77, "chat": {}}))).await;
+        assert_eq!(sent, SendResult::Sent { message_id: 77 });
+    }
+
+    #[tokio::test]
+    async fn a_flood_wait_is_passed_exactly() {
+        let result = run(&message(), refusal(429, "Too Many Requests", json!({"retry_after": 1234}))).await;
+        assert!(matches!(result, SendResult::Retry { after: Some(after), .. } if after == Duration::from_secs(1234)));
+    }
+
+    #[tokio::test]
+    async fn a_message_without_an_answer_is_uncertain_and_an_edit_is_tried_again() {
+        let page = |status| Answer::Body(status, "<html>Bad Gateway".into());
+        let cut = [Answer::CutUnread, Answer::CutRead, Answer::CutHalf, page(504), Answer::Body(200, "{".into())];
+        for answer in cut {
+            assert!(matches!(run(&message(), answer).await, SendResult::Uncertain { .. }));
+        }
+        for answer in [Answer::CutRead, page(502)] {
+            assert!(matches!(run(&edit(), answer).await, SendResult::Retry { after: None, .. }));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_surely_not_done_is_tried_again() {
+        for code in [401, 404, 500, 503] {
+            assert!(matches!(refused(&message(), code, "x").await, SendResult::Retry { after: None, .. }), "{code}");
+        }
+        for status in [200, 403, 500, 503] {
+            let result = run(&message(), Answer::Body(status, "<html>login".into())).await;
+            assert!(matches!(result, SendResult::Retry { after: None, .. }), "{status}");
+        }
+    }
+
+    #[tokio::test]
+    async fn refusals_are_told_apart() {
+        let dead = SendResult::Dead { why: "403: Forbidden: bot was blocked by the user".into() };
+        assert_eq!(refused(&message(), 403, "Forbidden: bot was blocked by the user").await, dead);
+        let gone = refused(&message(), 400, "Bad Request: chat not found").await;
+        assert!(matches!(gone, SendResult::Dead { .. }));
+        for text in ["Bad Request: can't parse entities: x", "Bad Request: ENTITY_BOUNDS_INVALID"] {
+            assert!(matches!(refused(&message(), 400, text).await, SendResult::EntitiesRejected { .. }));
+            // A plain text has no entities to leave out: to try that again would go on for ever.
+            assert!(matches!(refused(&edit(), 400, text).await, SendResult::Dead { .. }));
+        }
+        let same = refused(&edit(), 400, "Bad Request: message is not modified: x").await;
+        assert_eq!(same, SendResult::NotModified);
+        let delete = Request::Delete { chat: 1, message_id: 2 };
+        let gone = refused(&delete, 400, "Bad Request: message to delete not found").await;
+        assert_eq!(gone, SendResult::Done);
+        let moved = run(&message(), refusal(400, "upgraded", json!({"migrate_to_chat_id": -1009}))).await;
+        assert_eq!(moved, SendResult::Moved { chat: -1009 });
+    }
+}
