@@ -1,3 +1,4 @@
 //! The supervisor: channels, ledger, workers, control.
 
 pub mod machine;
+pub mod store;
