@@ -147,6 +147,8 @@ struct Bot {
     offset: i64,
     /// What is wrong with its poller.
     fault: Option<String>,
+    /// Numbers that may come again although the offset is not above them.
+    seen: BTreeSet<i64>,
     /// Strangers that were told that they are strangers, with the tick. Bounded.
     strangers: BTreeMap<i64, u64>,
 }

@@ -37,6 +37,9 @@ impl Machine {
         for (bot, offset) in memory.offsets {
             machine.bots.insert(bot, Bot { offset, ..Bot::default() });
         }
+        for (bot, external) in memory.seen {
+            machine.bots.entry(bot).or_default().seen.insert(external);
+        }
         machine.remember_agents(now, &memory.down);
         for (name, class, text, at) in memory.endings.into_iter().rev() {
             if let Some(agent) = machine.agents.get_mut(&name) {

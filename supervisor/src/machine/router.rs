@@ -43,7 +43,8 @@ impl Machine {
         let Some(policy) = self.setup.bots.get(&update.bot) else { return };
         let agent = policy.agent.clone();
         let bot = self.bots.entry(update.bot.clone()).or_default();
-        let known = update.external < bot.offset && bot.offset - update.external < OFFSET_JUMP_MIN;
+        let below = update.external < bot.offset && bot.offset - update.external < OFFSET_JUMP_MIN;
+        let known = below || bot.seen.contains(&update.external);
         if known {
             return;
         }
