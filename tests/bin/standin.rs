@@ -1,0 +1,3 @@
+//! Runs the stand-ins for a person.
+
+fn main() {}

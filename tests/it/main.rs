@@ -1,0 +1,3 @@
+//! Tests of the whole: real processes, the real Codex, the outside world played by the stand-ins.
+
+mod standin;

@@ -1,0 +1,3 @@
+//! Every script of the stand-ins, driven once by the real client.
+
+mod codex_exec;
