@@ -20,3 +20,4 @@ mod board;
 pub mod client;
 pub mod model;
 mod serve;
+pub mod telegram;

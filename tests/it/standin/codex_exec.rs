@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 /// How long any single wait may take before the test fails: far more than a loaded machine needs.
-const WAIT: Duration = Duration::from_secs(60);
+const WAIT: Duration = Duration::from_mins(1);
 
 /// A private home and workspace for Codex, and a model for it.
 struct Bench {
@@ -107,7 +107,7 @@ stream_idle_timeout_ms = 1000
     async fn end(&self, child: Child) -> Turn {
         match tokio::time::timeout(WAIT, child.wait_with_output()).await {
             Ok(output) => Turn::read(&output.unwrap()),
-            Err(_late) => panic!("codex did not end; {}", self.model.story()),
+            Err(late) => panic!("codex did not end: {late}; {}", self.model.story()),
         }
     }
 }

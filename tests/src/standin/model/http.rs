@@ -57,7 +57,7 @@ async fn responses(
         let plan = plan(&scene, door.as_deref(), &mut room.used);
         let mut request = Request::new(kind, &Method::POST, "/v1/responses", &headers, bytes);
         request.model.clone_from(&scene.model);
-        request.prompt = scene.prompt().to_owned();
+        scene.prompt().clone_into(&mut request.prompt);
         request.thread.clone_from(&scene.thread);
         request.played.clone_from(&plan.played);
         (room.note(request), plan)

@@ -7,6 +7,7 @@
 //! The markers of a prompt are played in order; each tool call ends a request's share. Pure.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::scene::{FOLDED, Scene};
@@ -246,11 +247,10 @@ fn answer(scene: &Scene, words: &Words) -> String {
     let mut text = String::new();
     for output in &scene.outputs {
         let exit = output.exit.map(|code| format!(" exit {code}")).unwrap_or_default();
-        text.push_str(&format!("tool{exit}: {}\n", output.said.trim_end()));
+        let _infallible = writeln!(text, "tool{exit}: {}", output.said.trim_end());
     }
     let (_markers, rest) = script::read(scene.prompt());
-    text.push_str(&format!("echo: {rest}"));
-    text
+    text + "echo: " + &rest
 }
 
 fn summary(scene: &Scene, said: Option<String>) -> String {
