@@ -3,3 +3,4 @@
 mod bot_api;
 mod codex_exec;
 mod command;
+mod model_door;

@@ -209,6 +209,14 @@ async fn a_command_in_the_background_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn a_command_that_outlasts_its_first_answer_is_waited_for() {
+    let bench = Bench::new();
+    let command = r#"{"cmd":"echo one; sleep 1; echo two; exit 4","yield_time_ms":250}"#;
+    let turn = bench.run(&format!("[[call exec_command {command}]] over")).await;
+    assert_eq!(turn.answer(), "tool exit 4: one\ntwo\necho: over");
+}
+
+#[tokio::test]
 async fn a_loop_goes_on_until_it_is_stopped() {
     let bench = Bench::new();
     let child = bench.spawn(None, "[[loop true]] round");
