@@ -301,6 +301,8 @@ mod tests {
         let chunks = cut(&"`x` ".repeat(250));
         assert_lawful(&chunks, CHUNKS_MAX);
         assert_eq!(chunks.iter().map(|chunk| chunk.entities.len()).collect::<Vec<_>>(), [100, 100, 50]);
+        let dense = cut(&"`x`**y**".repeat(120));
+        assert_eq!(dense.iter().map(|chunk| chunk.entities.len()).sum::<usize>(), 240, "none is left out");
     }
 
     #[test]
