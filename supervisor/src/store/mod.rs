@@ -23,6 +23,8 @@ mod queue;
 mod recall;
 mod record;
 mod story;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use crate::machine::nouns::{Memory, Record, Wall};
