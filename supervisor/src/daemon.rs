@@ -27,7 +27,8 @@ use crate::machine::Machine;
 use crate::machine::nouns::{CallerId, ReceiptId};
 use crate::machine::words::{Effect, Input};
 use crate::notify;
-use crate::process::{Handle, Sampler};
+use crate::process::signal::Handle;
+use crate::process::usage::Sampler;
 use crate::store::{CommitTicket, Store, StoreState};
 use protocol::AgentName;
 use std::collections::{BTreeMap, VecDeque};
@@ -223,9 +224,7 @@ impl Daemon {
     async fn rounds(&mut self, inbox: &mut Inbox) -> ExitCode {
         let mut watchdog = notify::alive_every().map(tokio::time::interval);
         loop {
-            if !self.flush() {
-                return ExitCode::from(EXIT_BUG);
-            }
+            self.flush();
             if self.leaving {
                 return ExitCode::SUCCESS;
             }
@@ -287,14 +286,13 @@ impl Daemon {
     }
 
     /// Performs the groups at the front that wait for nothing.
-    fn flush(&mut self) -> bool {
+    fn flush(&mut self) {
         while self.pending.front().is_some_and(|group| group.ticket.is_none()) {
             let Some(group) = self.pending.pop_front() else { break };
             for effect in group.effects {
                 self.perform(effect);
             }
         }
-        true
     }
 
     fn word(&mut self, word: Word) {

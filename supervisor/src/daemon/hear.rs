@@ -76,7 +76,12 @@ impl Daemon {
             }
             leaf::News::Batch(batch) => {
                 if batch.malformed > 0 {
-                    tracing::error!(bot = name, count = batch.malformed, sample = batch.sample, "updates without a number");
+                    tracing::error!(
+                        bot = name,
+                        count = batch.malformed,
+                        sample = batch.sample,
+                        "updates without a number"
+                    );
                 }
                 self.batch(&name, batch);
             }
@@ -88,9 +93,7 @@ impl Daemon {
         let receipt = ReceiptId(self.last_receipt);
         let left = batch.updates.len();
         if left == 0 {
-            // Nothing to commit: the poller may go on at once, and if it is gone nothing is lost.
-            drop(batch.committed.send(()));
-            return;
+            return confirm(batch.committed);
         }
         self.receipts.insert(receipt, Receipt { left, committed: Some(batch.committed) });
         for update in batch.updates {
@@ -103,8 +106,7 @@ impl Daemon {
         receipt.left = receipt.left.saturating_sub(1);
         if receipt.left == 0 {
             if let Some(committed) = receipt.committed.take() {
-                // The poller is gone: the updates come again and are known.
-                drop(committed.send(()));
+                confirm(committed);
             }
             self.receipts.remove(&id);
         }
@@ -128,6 +130,12 @@ impl Daemon {
         if let Some(hearing) = self.bots.get(bot) {
             tokio::spawn(telegram::fleeting(hearing.bot.clone(), request));
         }
+    }
+}
+
+fn confirm(committed: Committed) {
+    if committed.send(()).is_err() {
+        tracing::debug!("the poller is gone: its updates come again and are known");
     }
 }
 

@@ -63,9 +63,9 @@ impl Daemon {
             let loaded = tokio::task::spawn_blocking(move || Config::load(&path, &environment)).await;
             let refused = |why: String| Word::Input(Input::ReloadRefused(caller, why));
             match loaded {
-                Ok(Ok(loaded)) if moved(&config, &loaded.config) => refused(
-                    "state_dir and runtime_dir cannot change while cofferdam runs: shut it down first".into(),
-                ),
+                Ok(Ok(loaded)) if moved(&config, &loaded.config) => {
+                    refused("state_dir and runtime_dir cannot change while cofferdam runs: shut it down first".into())
+                }
                 Ok(Ok(loaded)) => Word::Reloaded(caller, Box::new(loaded)),
                 Ok(Err(report)) => refused(report.render(false)),
                 Err(error) => refused(error.to_string()),

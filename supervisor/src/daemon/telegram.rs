@@ -18,7 +18,8 @@ pub(super) fn update(bot: &str, heard: Heard) -> Update {
     match (heard, from) {
         (Heard::Text { text, reply_to, .. }, Some(from)) => {
             // What was quoted belongs to what is asked.
-            let quoted = reply_to.and_then(|reply| reply.text).map(|quote| format!("> {}\n\n", quote.replace('\n', "\n> ")));
+            let quoted =
+                reply_to.and_then(|reply| reply.text).map(|quote| format!("> {}\n\n", quote.replace('\n', "\n> ")));
             let command = text.trim_start().starts_with('/');
             let text = if command { text } else { quoted.unwrap_or_default() + &text };
             Update { bot: bot.to_owned(), external, kind: UpdateKind::Text { from, private, text }, raw: String::new() }

@@ -3,7 +3,9 @@
 use super::{Daemon, Word, served, texts};
 use crate::link::{self, Dialled, Happened, News, Session, Target};
 use crate::machine::words::{Input, Linked};
-use crate::process::{self, Handle, WorkerSpec};
+use crate::process::signal::Handle;
+use crate::process::spawn::{self, WorkerSpec};
+use crate::process::{adopt, sweep};
 use protocol::hello::Accord;
 use protocol::{AgentName, FromWorker, Incarnation, Text, ToWorker};
 use std::time::Duration;
@@ -27,7 +29,7 @@ impl Daemon {
         tokio::spawn(async move {
             // The semaphore is never closed; without a permit the start is merely unbounded.
             let permit = spawns.acquire_owned().await;
-            let program = process::worker_program(config.worker_command.as_deref());
+            let program = spawn::worker_program(config.worker_command.as_deref());
             let started = program.map_err(|e| e.to_string()).and_then(|program| {
                 let spec = WorkerSpec {
                     program,
@@ -37,7 +39,7 @@ impl Daemon {
                     socket: config.agent_socket(&agent),
                     supervisor_uid: nix::unistd::getuid().as_raw(),
                 };
-                process::spawn_worker(&spec).map_err(|e| chain(&e))
+                spawn::spawn_worker(&spec).map_err(|e| chain(&e))
             });
             let running = match started {
                 Ok(running) => running,
@@ -53,9 +55,7 @@ impl Daemon {
             let word = match listening {
                 Ok(Ok(())) => dialled(&target(&config, agent, incarnation), None).await,
                 Ok(Err(why)) => Word::Input(Input::LinkFailed(agent, why)),
-                Err(_) => {
-                    Word::Input(Input::LinkFailed(agent, format!("it did not listen within {LISTEN_WITHIN:?}")))
-                }
+                Err(_) => Word::Input(Input::LinkFailed(agent, format!("it did not listen within {LISTEN_WITHIN:?}"))),
             };
             say(&words, word).await;
         });
@@ -75,7 +75,7 @@ impl Daemon {
         tokio::spawn(async move {
             let word = match dialled(&target, known).await {
                 Word::Dialled(dialled, Some(handle)) => {
-                    let exited = process::exited(handle.clone());
+                    let exited = adopt::exited(handle.clone());
                     watch(&words, agent, dialled.hello.incarnation, exited);
                     Word::Dialled(dialled, Some(handle))
                 }
@@ -140,7 +140,7 @@ impl Daemon {
         self.workers.remove(&agent);
         let dir = self.config.agent_dir(&agent);
         self.task(async move {
-            let swept = process::sweep(&dir).await;
+            let swept = sweep::sweep(&dir).await;
             Word::Input(Input::Swept(agent, incarnation, swept))
         });
     }
@@ -181,7 +181,7 @@ async fn dialled(target: &Target, known: Option<u32>) -> Word {
         Ok(dialled) if target.incarnation.0 != 0 || known == Some(dialled.pid) => {
             Word::Dialled(Box::new(dialled), None)
         }
-        Ok(dialled) => match process::adopt(dialled.pid, &target.agent, dialled.hello.incarnation) {
+        Ok(dialled) => match adopt::adopt(dialled.pid, &target.agent, dialled.hello.incarnation) {
             Ok(handle) => Word::Dialled(Box::new(dialled), Some(handle)),
             Err(error) => failed(format!("the worker cannot be taken over: {error}")),
         },

@@ -95,7 +95,8 @@ fn chat(row: &Row<'_>) -> Result<Chat> {
     Ok(Chat { bot: row.get("bot")?, chat: row.get("chat")?, topic: row.get("topic")? })
 }
 
-fn turn(row: &Row<'_>) -> Result<NewTurn> {
+/// A turn as it was accepted.
+pub(super) fn turn(row: &Row<'_>) -> Result<NewTurn> {
     let source = match row.get::<_, String>("source")?.as_str() {
         "console" => Source::Console,
         "telegram" => {

@@ -1,9 +1,11 @@
 //! What people ask the ledger: listings and stories, read on a thread and a connection of their own. Every text is cut
 //! so that an answer fits into one frame of the control socket (1 MiB).
 
-use super::LookError;
 use super::recall::{maybe_unsigned, unsigned};
 use super::record::amount;
+use super::{LookError, again};
+use crate::machine::nouns::Conversation;
+use crate::machine::words::Recalled;
 use protocol::control::{AttemptStory, TurnRow, TurnStory, Turns};
 use protocol::text::{HEAD_BYTES_MAX, INLINE_BYTES_MAX, clip};
 use protocol::{AttemptId, FailureClass, TurnId};
@@ -32,6 +34,8 @@ const POSTS_MAX: u32 = 50;
 pub(super) enum Ask {
     Turns(Turns, oneshot::Sender<Result<Vec<TurnRow>, LookError>>),
     Turn(TurnId, oneshot::Sender<Result<Option<TurnStory>, LookError>>),
+    Again(TurnId, oneshot::Sender<Result<Option<Recalled>, LookError>>),
+    Latest(Conversation, oneshot::Sender<Result<Option<Recalled>, LookError>>),
 }
 
 /// Answers until nobody can ask. An asker that has gone is no error.
@@ -40,6 +44,8 @@ pub(super) fn serve(mut ledger: Connection, mut asks: mpsc::Receiver<Ask>) {
         match ask {
             Ask::Turns(which, answer) => drop(answer.send(turns(&ledger, &which).map_err(LookError::from))),
             Ask::Turn(id, answer) => drop(answer.send(turn(&mut ledger, id).map_err(LookError::from))),
+            Ask::Again(id, answer) => drop(answer.send(again::by_number(&ledger, id).map_err(LookError::from))),
+            Ask::Latest(of, answer) => drop(answer.send(again::latest(&ledger, &of).map_err(LookError::from))),
         }
     }
 }
