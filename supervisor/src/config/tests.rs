@@ -451,7 +451,11 @@ fn a_mebibyte_of_nonsense_is_a_short_page_and_soon() {
         let report = world.parse(&source).err();
         let parsed = clock().duration_since(begun);
         let page = report.as_ref().map(|r| r.render(false)).unwrap_or_default();
-        println!("{piece:?} parsed {parsed:?}, in all {:?}, {:?}", clock().duration_since(begun), report.as_ref().map(Report::count));
+        println!(
+            "{piece:?} parsed {parsed:?}, in all {:?}, {:?}",
+            clock().duration_since(begun),
+            report.as_ref().map(Report::count)
+        );
         assert!(page.len() < 200_000, "{piece:?}: {} bytes", page.len());
         assert!(
             clock().duration_since(begun) < Duration::from_secs(30),

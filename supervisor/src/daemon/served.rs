@@ -139,7 +139,7 @@ fn environment_of(
     let mut env: Vec<(String, String)> = passed
         .chain(secret.iter().map(String::as_str))
         .filter(|name| !agent.env.contains_key(*name))
-        .filter_map(|name| Some((name.to_owned(), environment.var(name)?)))
+        .filter_map(|name| Some((name.to_owned(), environment.var(name)?.to_owned())))
         .collect();
     env.extend(agent.env.iter().map(|(name, value)| (name.clone(), value.clone())));
     env.sort();
@@ -156,7 +156,6 @@ fn shared_login(environment: &Environment, real_home: &Path) -> std::path::PathB
 /// What no agent may see: the state of all (its own is shown again), the sockets, the tokens.
 fn masked(config: &Config) -> Vec<String> {
     let mut paths = vec![text(&config.state_dir), text(&config.runtime_dir), text(&config.path)];
-    paths.extend(config.bots.values().filter_map(|bot| bot.token_file.as_deref()).map(text));
     paths.sort();
     paths.dedup();
     paths

@@ -15,6 +15,7 @@
 //! with an error, and nothing of it stays. What the disk does is no reason to refuse: the batch waits.
 //! All SQL of the workspace lives in this folder.
 
+mod again;
 mod ballast;
 mod migrate;
 mod open;
@@ -23,9 +24,12 @@ mod queue;
 mod recall;
 mod record;
 mod story;
+#[cfg(test)]
+mod tests;
 mod writer;
 
-use crate::machine::nouns::{Memory, Record, Wall};
+use crate::machine::nouns::{Conversation, Memory, Record, Wall};
+use crate::machine::words::Recalled;
 use protocol::TurnId;
 use protocol::control::{TurnRow, TurnStory, Turns};
 use std::future::Future;
@@ -170,6 +174,18 @@ impl Store {
     pub async fn turn(&self, turn: TurnId) -> Result<Option<TurnStory>, LookError> {
         let (answer, wait) = oneshot::channel();
         self.look(story::Ask::Turn(turn, answer), wait).await
+    }
+
+    /// A turn as it was asked, with its state.
+    pub async fn recall_turn(&self, turn: TurnId) -> Result<Option<Recalled>, LookError> {
+        let (answer, wait) = oneshot::channel();
+        self.look(story::Ask::Again(turn, answer), wait).await
+    }
+
+    /// The latest turn of a conversation as it was asked, with its state.
+    pub async fn recall_latest(&self, conversation: Conversation) -> Result<Option<Recalled>, LookError> {
+        let (answer, wait) = oneshot::channel();
+        self.look(story::Ask::Latest(conversation, answer), wait).await
     }
 
     async fn look<T>(&self, ask: story::Ask, wait: oneshot::Receiver<Result<T, LookError>>) -> Result<T, LookError> {

@@ -134,6 +134,8 @@ impl Http {
             .http1_only()
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
+            // Verbose connections write every request, token and all, to the log.
+            .connection_verbose(false)
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             .tcp_keepalive(KEEPALIVE)

@@ -15,6 +15,7 @@ pub use render::render;
 pub use split::{CHUNKS_MAX, Whole, split};
 
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// Longest message, in UTF-16 code units: Telegram's limit.
@@ -86,7 +87,7 @@ pub struct Entity {
 impl Rendered {
     /// `text` as it is, without any formatting.
     pub fn plain(text: &str) -> Self {
-        Self { text: render::clean(text).into_owned(), spans: Vec::new() }
+        Self { text: clean(text).into_owned(), spans: Vec::new() }
     }
 }
 
@@ -146,6 +147,15 @@ impl Style {
             Self::Quote => "blockquote",
         }
     }
+}
+
+/// `text` without what Telegram would drop or replace: carriage returns, and control characters but line end and tab.
+pub(super) fn clean(text: &str) -> Cow<'_, str> {
+    let odd = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !text.contains(odd) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.chars().filter(|c| *c != '\r').map(|c| if odd(c) { ' ' } else { c }).collect())
 }
 
 /// Whether a person would see nothing at this character. Telegram refuses a message of such characters alone.

@@ -4,10 +4,9 @@
 //! so no span is empty, and none begins or ends with the space between two blocks.
 
 use super::table::Table;
-use super::{Rendered, Span, Style};
+use super::{Rendered, Span, Style, clean};
 use protocol::text::clip;
 use pulldown_cmark::{CodeBlockKind, CowStr, Event, LinkType, Options, Parser, Tag, TagEnd};
-use std::borrow::Cow;
 
 /// Deepest indentation of nested lists, in levels: a phone has no room for more, and each level costs text.
 const INDENT_LEVELS_MAX: usize = 6;
@@ -35,15 +34,6 @@ pub fn render(markdown: &str) -> Rendered {
         writer.take(event);
     }
     writer.finish()
-}
-
-/// `text` without what Telegram would drop or replace: carriage returns, and control characters but line end and tab.
-pub(super) fn clean(text: &str) -> Cow<'_, str> {
-    let odd = |c: char| c.is_control() && c != '\n' && c != '\t';
-    if !text.contains(odd) {
-        return Cow::Borrowed(text);
-    }
-    Cow::Owned(text.chars().filter(|c| *c != '\r').map(|c| if odd(c) { ' ' } else { c }).collect())
 }
 
 #[derive(Default)]
@@ -398,6 +388,101 @@ fn language(kind: &CodeBlockKind<'_>) -> String {
         CodeBlockKind::Fenced(info) => {
             let word = info.split(|c: char| c.is_whitespace() || c == ',').next().unwrap_or_default();
             clip(&clean(word), LANGUAGE_BYTES_MAX).to_owned()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The text with its spans marked: `<bold>x</>`.
+    fn marked(markdown: &str) -> String {
+        let rendered = render(markdown);
+        let mut marks: Vec<(usize, bool, usize, String)> = Vec::new();
+        for span in &rendered.spans {
+            let extra = match &span.style {
+                Style::Pre(language) => format!(" {language}"),
+                Style::Link(url) => format!(" {url}"),
+                Style::Bold | Style::Italic | Style::Strikethrough | Style::Code | Style::Quote => String::new(),
+            };
+            let length = span.bytes.len();
+            marks.push((span.bytes.start, true, usize::MAX - length, format!("<{}{extra}>", span.style.name())));
+            marks.push((span.bytes.end, false, length, "</>".into()));
+        }
+        marks.sort();
+        let mut text = rendered.text.clone();
+        for (at, _, _, mark) in marks.iter().rev() {
+            text.insert_str(*at, mark);
+        }
+        text
+    }
+
+    #[test]
+    fn inline_styles_become_spans() {
+        assert_eq!(marked("a **b _c_** ~~d~~ `e`"), "a <bold>b <italic>c</></> <strikethrough>d</> <code>e</>");
+        assert_eq!(marked("**a __b__ c**"), "<bold>a b c</>");
+        assert_eq!(marked("1 * 2 * 3 a_b_c \\*x\\* &amp; &lt;"), "1 * 2 * 3 a_b_c *x* & <");
+        assert_eq!(marked("****"), "──────────");
+    }
+
+    #[test]
+    fn blocks_are_set_apart_by_an_empty_line() {
+        assert_eq!(
+            marked("# A *b*\ntext\nmore\n\n\n\nnext\n\n---\nend"),
+            "<bold>A <italic>b</></>\n\ntext\nmore\n\nnext\n\n──────────\n\nend"
+        );
+        assert_eq!(marked("> a\n> b\n>\n> > c\n\nd"), "<blockquote>a\nb\n\nc</>\n\nd");
+        assert_eq!(
+            marked("a\n```rust,ignore\nfn x() {\n\n  y\n}\n```\nb"),
+            "a\n\n<pre rust>fn x() {\n\n  y\n}</>\n\nb"
+        );
+        assert_eq!(marked("```\n\n```\n\nb"), "b");
+        assert_eq!(marked("> a\n> ```\n> \n> ```\n> b"), "<blockquote>a\n\nb</>");
+    }
+
+    #[test]
+    fn lists_keep_their_marks_and_nesting() {
+        assert_eq!(
+            marked("a\n- b\n  c\n- **d**\n  1. e\n  2. f\n     - g\n\nh"),
+            "a\n\n• b\n  c\n• <bold>d</>\n  1. e\n  2. f\n    • g\n\nh"
+        );
+        assert_eq!(marked("7. a\n\n   b\n8. c"), "7. a\n  b\n8. c");
+        assert_eq!(marked("- [ ] a\n- [x] b"), "☐ a\n☑ b");
+        assert_eq!(marked("1. - x"), "  1. • x");
+        assert_eq!(marked("- a\n  ```\n  x\n    y\n  ```\n- b"), "• a\n<pre >x\n  y</>\n• b");
+        assert_eq!(marked("> - a\n> - b"), "<blockquote>• a\n• b</>");
+    }
+
+    #[test]
+    fn links_lead_where_telegram_can_follow_and_show_it_elsewhere() {
+        assert_eq!(marked("[a *b*](https://x.y)"), "<text_link https://x.y>a <italic>b</></>");
+        assert_eq!(marked("[main.rs](/src/main.rs:7)"), "main.rs (/src/main.rs:7)");
+        assert_eq!(marked("<https://x.y> and [](https://z)"), "https://x.y and <text_link https://z>https://z</>");
+        assert_eq!(marked("![alt](https://x.y/i.png)"), "<text_link https://x.y/i.png>🖼 alt</>");
+        assert_eq!(marked("[![alt](https://i)](https://x)"), "<text_link https://x>🖼 alt</>");
+    }
+
+    #[test]
+    fn html_is_text() {
+        assert_eq!(marked("a <b>c</b> d<br>e"), "a <b>c</b> d\ne");
+        assert_eq!(marked("<div>\nx\n</div>\n\ny"), "<div>\nx\n</div>\n\ny");
+    }
+
+    #[test]
+    fn control_characters_do_not_pass() {
+        assert_eq!(render("a\r\nb\u{0}\u{7}c\u{1b}[1m").text, "a\nb  c [1m");
+        assert_eq!(Rendered::plain("a\r\n\u{1}\tb").text, "a\n \tb");
+    }
+
+    #[test]
+    fn hostile_nesting_stays_small() {
+        for unit in
+            ["- ", "> ", "1. ", "*", "**a ", "[", "![", "](b)", "`", "~~", "|", "<a ", "\\", "_a*", "|\n", "- > "]
+        {
+            let markdown = unit.repeat(200_000 / unit.len()) + "x";
+            let rendered = render(&markdown);
+            assert!(rendered.text.len() <= 16 * markdown.len(), "{unit:?}: {} bytes", rendered.text.len());
         }
     }
 }
