@@ -34,7 +34,7 @@ pub fn config(configure: &Configure, homes: &Homes) -> Result<String, toml::de::
 pub(super) fn only_codex_wrote(found: &str, text: &str, rendered: &Path) -> bool {
     let plain = |text: &str| {
         let mut table = text.parse::<Table>().ok()?;
-        table.retain(|key, _| !WRITTEN_BY_CODEX.contains(&&**key));
+        table.retain(|key, _| !WRITTEN_BY_CODEX.contains(&key));
         Some(table)
     };
     let Some(found) = plain(found) else { return false };
