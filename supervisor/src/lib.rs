@@ -1,5 +1,7 @@
-//! The supervisor: channels, ledger, workers, control.
+//! One process, always up, knows nothing of Codex.
 
+pub mod cli;
+pub mod config;
 pub mod control;
 pub mod link;
 pub mod machine;
