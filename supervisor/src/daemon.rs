@@ -111,7 +111,8 @@ struct Inbox {
 }
 
 /// Runs the supervisor until it is told to leave.
-pub fn run(loaded: Loaded, environment: Environment) -> ExitCode {
+pub fn run(loaded: Loaded) -> ExitCode {
+    let environment = Environment::of_process();
     // Two threads: one for the loop, one so that TLS and rendering do not hold it.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     match runtime {
