@@ -111,7 +111,8 @@ struct Inbox {
 }
 
 /// Runs the supervisor until it is told to leave.
-pub fn run(loaded: Loaded, environment: Environment) -> ExitCode {
+pub fn run(loaded: Loaded) -> ExitCode {
+    let environment = Environment::of_process();
     // Two threads: one for the loop, one so that TLS and rendering do not hold it.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     match runtime {
@@ -272,11 +273,12 @@ impl Daemon {
         let (mut records, mut rest) = (Vec::new(), Vec::new());
         let records_none = !effects.iter().any(|effect| matches!(effect, Effect::Record(_)));
         for effect in effects {
-            match effect {
-                Effect::Record(record) => records.push(record),
-                effect @ Effect::Reply(..) if records_none => self.perform(effect),
-                effect if effect.is_urgent() => self.perform(effect),
-                effect => rest.push(effect),
+            if let Effect::Record(record) = effect {
+                records.push(record);
+            } else if effect.is_urgent() || (records_none && matches!(effect, Effect::Reply(..))) {
+                self.perform(effect);
+            } else {
+                rest.push(effect);
             }
         }
         let ticket = (!records.is_empty()).then(|| self.store.commit(records));
@@ -337,10 +339,10 @@ impl Daemon {
     }
 
     /// A task of ours that ends with one word for the loop.
-    fn task(&self, work: impl Future<Output = Word> + Send + 'static) {
+    fn task(&self, job: impl Future<Output = Word> + Send + 'static) {
         let words = self.words.clone();
         tokio::spawn(async move {
-            let word = work.await;
+            let word = job.await;
             // The loop is gone: so is the need for the word.
             drop(words.send(word).await);
         });

@@ -13,16 +13,15 @@ const LAST_ANSWERS: Duration = Duration::from_millis(300);
 impl Daemon {
     /// A request of the command line. A text that lies in a file is read first.
     pub(super) fn ask(&mut self, caller: CallerId, request: Request) {
-        match request {
-            Request::Send(mut send) if matches!(send.text, Text::File(_)) => {
-                let dir = self.config.state_dir.join("texts");
-                self.task(async move {
-                    send.text = texts::read(&dir, send.text).await;
-                    Word::Input(Input::Asked(caller, Request::Send(send)))
-                });
-            }
-            request => self.handle(Input::Asked(caller, request)),
+        let Request::Send(mut send) = request else { return self.handle(Input::Asked(caller, request)) };
+        if matches!(send.text, Text::Inline(_)) {
+            return self.handle(Input::Asked(caller, Request::Send(send)));
         }
+        let dir = self.config.state_dir.join("texts");
+        self.task(async move {
+            send.text = texts::read(&dir, send.text).await;
+            Word::Input(Input::Asked(caller, Request::Send(send)))
+        });
     }
 
     pub(super) fn look(&mut self, caller: CallerId, look: Look) {
@@ -31,7 +30,7 @@ impl Daemon {
             let reply = match look {
                 Look::Turns(which) => store.turns(which).await.map(Reply::Turns),
                 Look::Turn(id) => store.turn(id).await.map(|story| match story {
-                    Some(story) => Reply::Turn(Box::new(story)),
+                    Some(found) => Reply::Turn(Box::new(found)),
                     None => refused(format!("there is no turn {id}; `cofferdam turns` lists them")),
                 }),
             };

@@ -39,14 +39,14 @@ impl Daemon {
 
     /// Answers the command line. Rows of `ps` get their memory first, long answers go by file.
     fn reply(&mut self, caller: CallerId, reply: Reply) {
-        match reply {
-            Reply::Ps(rows) => self.ps(caller, rows),
-            Reply::Event(SendEvent::Finished(mut event)) => {
-                let dir = self.config.state_dir.join("texts");
-                event.text = super::texts::spill(&dir, &format!("answer-{}", event.turn), event.text);
-                self.answer(caller, &Reply::Event(SendEvent::Finished(event)));
-            }
-            reply => self.answer(caller, &reply),
+        if let Reply::Ps(rows) = reply {
+            self.ps(caller, rows);
+        } else if let Reply::Event(SendEvent::Finished(mut event)) = reply {
+            let dir = self.config.state_dir.join("texts");
+            event.text = super::texts::spill(&dir, &format!("answer-{}", event.turn), event.text);
+            self.answer(caller, &Reply::Event(SendEvent::Finished(event)));
+        } else {
+            self.answer(caller, &reply);
         }
     }
 

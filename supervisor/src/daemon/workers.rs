@@ -73,14 +73,10 @@ impl Daemon {
         let known = self.workers.get(&agent).map(|worker| worker.handle.pid());
         let words = self.words.clone();
         tokio::spawn(async move {
-            let word = match dialled(&target, known).await {
-                Word::Dialled(dialled, Some(handle)) => {
-                    let exited = adopt::exited(handle.clone());
-                    watch(&words, agent, dialled.hello.incarnation, exited);
-                    Word::Dialled(dialled, Some(handle))
-                }
-                word => word,
-            };
+            let word = dialled(&target, known).await;
+            if let Word::Dialled(dialled, Some(handle)) = &word {
+                watch(&words, agent, dialled.hello.incarnation, adopt::exited(handle.clone()));
+            }
             say(&words, word).await;
         });
     }
@@ -103,26 +99,21 @@ impl Daemon {
         self.handle(Input::Linked(agent, linked));
     }
 
-    pub(super) fn configure(&mut self, agent: &AgentName) {
+    pub(super) fn configure(&self, agent: &AgentName) {
         let Some(policy) = self.config.agents.get(agent) else { return };
         let configure = served::configure(&self.config, &self.environment, policy, self.ledger);
         self.tell(agent, ToWorker::Configure(configure));
     }
 
-    pub(super) fn tell(&mut self, agent: &AgentName, message: ToWorker) {
+    pub(super) fn tell(&self, agent: &AgentName, message: ToWorker) {
         let Some(session) = self.workers.get(agent).and_then(|worker| worker.session.as_ref()) else { return };
         let dir = self.config.agent_dir(agent).join("texts");
-        let message = match message {
-            ToWorker::Begin(mut begin) => {
-                begin.prompt = texts::spill(&dir, &format!("prompt-{}", begin.attempt), begin.prompt);
-                ToWorker::Begin(begin)
-            }
-            ToWorker::Steer(mut steer) => {
-                steer.text = texts::spill(&dir, &format!("steer-{}", steer.turn), steer.text);
-                ToWorker::Steer(steer)
-            }
-            other => other,
-        };
+        let mut message = message;
+        if let ToWorker::Begin(begin) = &mut message {
+            begin.prompt = texts::spill(&dir, &format!("prompt-{}", begin.attempt), begin.prompt.clone());
+        } else if let ToWorker::Steer(steer) = &mut message {
+            steer.text = texts::spill(&dir, &format!("steer-{}", steer.turn), steer.text.clone());
+        }
         if let Err(error) = session.tell(&message) {
             tracing::warn!(%agent, %error, "a message to the worker was not taken");
         }
