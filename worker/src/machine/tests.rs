@@ -1,1 +1,3 @@
+//! The machine driven as its driver drives it: frames and facts in, effects out.
+
 use super::*;
