@@ -4,3 +4,4 @@
 
 mod standin;
 mod tidy;
+mod wire;

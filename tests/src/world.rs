@@ -148,7 +148,11 @@ impl Builder {
         fs::create_dir(root.join("home")).expect("a home");
         let mut text = format!(
             "state_dir = \"s\"\nworker_command = {:?}\n{}\n[codex]\ncommand = {:?}\n\n[providers.standin]\nbase_url = {:?}\napi_key_env = \"STANDIN_KEY\"\n\n[defaults]\nmodel = \"standin/gpt-5.5\"\nauth = \"none\"\nsandbox = \"danger-full-access\"\nstop_grace = \"5s\"\n{}\n",
-            self.binaries.worker, self.top, self.codex, model.base_url(), self.defaults
+            self.binaries.worker,
+            self.top,
+            self.codex,
+            model.base_url(),
+            self.defaults
         );
         for (name, lines) in &self.agents {
             let workspace = root.join(format!("work-{name}"));
@@ -397,10 +401,10 @@ impl World {
         for agent in agents {
             for file in ["log/worker.log", "log/worker.stderr"] {
                 let path = agent.path().join(file);
-                drop(write!(story, "\n--- {}\n{}", path.display(), tail(&path)));
+                story.push_str(&format!("\n--- {}\n{}", path.display(), tail(&path)));
             }
         }
-        drop(write!(story, "\n--- model\n{}", self.model.story()));
+        story.push_str(&format!("\n--- model\n{}", self.model.story()));
         story
     }
 
