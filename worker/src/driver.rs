@@ -143,7 +143,7 @@ impl Driver {
         Self {
             args: args.clone(),
             machine: Machine::new(args.incarnation.0),
-            nursery: Nursery::new(args.incarnation.0, umask),
+            nursery: Nursery::new(args, umask),
             recovered: reading.open.into_values().collect(),
             clock,
             journal,

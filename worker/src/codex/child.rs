@@ -15,6 +15,7 @@ use super::locate::{self, Located};
 use super::namespace::{self, View};
 use super::pipe::{Cutter, LINE_BYTES_MAX, Line, Purse, Tail};
 use super::spawn::{self, Plan};
+use crate::args::Args;
 use crate::machine::io::{ChildId, ChildSpec, Exit, Polite, SpawnFailure};
 use crate::sweep;
 use protocol::from_worker::Isolation;
@@ -54,8 +55,8 @@ const READ_BYTES: usize = 16 * 1024;
 /// What every child of this worker shares.
 #[derive(Debug)]
 pub struct Nursery {
-    /// The run of the worker, part of the marker.
-    pub incarnation: u64,
+    /// What marks this worker's children: unlike any other worker's, also of another supervisor on this host.
+    marker: String,
     /// The mask of the children's files.
     pub umask: Mode,
     /// Children that somebody waits for.
@@ -138,9 +139,9 @@ impl Handle {
 
 impl Nursery {
     /// No children, nothing probed.
-    pub fn new(incarnation: u64, umask: Mode) -> Arc<Self> {
+    pub fn new(args: &Args, umask: Mode) -> Arc<Self> {
         Arc::new(Self {
-            incarnation,
+            marker: sweep::marker_of(&args.agent_dir, args.incarnation),
             umask,
             own: Mutex::default(),
             purse: Purse::default(),
@@ -174,7 +175,7 @@ impl Nursery {
     }
 
     fn marker(&self, id: ChildId) -> String {
-        format!("{}.{}", self.incarnation, id.0)
+        format!("{}{}", self.marker, id.0)
     }
 
     async fn spawn(&self, id: ChildId, start: &Start, events: &mpsc::Sender<Event>) -> Result<Born, SpawnFailure> {
@@ -239,7 +240,7 @@ impl Nursery {
             workspace: view.workspace.clone(),
             umask: self.umask,
         };
-        let marker = (sweep::MARKER.to_owned(), format!("{}.probe", self.incarnation));
+        let marker = (sweep::MARKER.to_owned(), format!("{}probe", self.marker));
         let child = spawn::contained(&plan, &bwrap, &view.arguments(), &marker).map_err(|e| e.to_string())?;
         let pid = child.id().unwrap_or(0);
         self.own().insert(pid);
