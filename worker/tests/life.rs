@@ -3,6 +3,14 @@
 //!
 //! Namespaces need a bwrap: the one beside `$COFFERDAM_TEST_CODEX`, or one on PATH.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by a panic, and looks for the one message that it means"
+)]
+
 mod lab;
 
 use lab::{name, wait_for, worker_end};
@@ -15,7 +23,6 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
-use std::time::Duration;
 
 /// What stands in for Codex: it does what the prompt says, and answers.
 const CODEX: &str = r#"#!/bin/sh
