@@ -1,0 +1,1 @@
+//! The promises under any sequence of inputs.
