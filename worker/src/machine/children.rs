@@ -237,7 +237,10 @@ impl Machine {
         let verdict = Verdict::failed(class, detail).told(Some(true));
         match record.attempt {
             Some(attempt) => self.finish(now, attempt, verdict, effects),
-            None => self.session_failed(now, child, &verdict, effects),
+            None => {
+                self.turns_lost(now, child, Some(Exit::default()), effects);
+                self.session_failed(now, child, &verdict, effects);
+            }
         }
     }
 
