@@ -242,7 +242,8 @@ fn an_interrupt_that_is_not_heard_ends_the_child_and_with_it_the_others() {
     bench.give(Input::Exited(child, exit(0, "")));
     assert_eq!(bench.end().0.outcome, Outcome::Interrupted);
     bench.give(Input::RolloutRead(AttemptId(2), Rollout { read: true, ran: Vec::new(), only_words: true }));
-    assert!(bench.fails(FailureClass::CodexExit).replay_safe);
+    let end = bench.fails(FailureClass::CodexExit);
+    assert!(end.replay_safe && end.detail.contains("another turn"), "{}", end.detail);
 }
 
 #[test]
@@ -418,4 +419,38 @@ fn news_of_other_turns_change_nothing() {
     assert!(bench.finishes().is_empty());
     bench.app_end(child, "interrupted");
     bench.fails(FailureClass::CodexExit);
+}
+
+#[test]
+fn a_huge_answer_is_cut_with_a_note() {
+    let mut bench = Bench::new();
+    let child = bench.app_turn(1);
+    bench.message(child, &"ä".repeat(9 * 1024 * 1024));
+    bench.app_end(child, "completed");
+    assert!(bench.told().iter().any(|m| matches!(m, FromWorker::Note(note) if note.contains("was cut"))));
+    assert_eq!(bench.end().1.len(), 16 * 1024 * 1024);
+}
+
+#[test]
+fn what_is_no_id_of_a_thread_never_reaches_codex() {
+    for (runtime, thread) in [(Runtime::CodexCli, "my-thread"), (Runtime::Codex, ""), (Runtime::CodexCli, "--help")] {
+        let mut bench = Bench::new();
+        bench.begin(1, runtime, Some(thread));
+        assert!(!bench.has(|e| matches!(e, Effect::Spawn(..))));
+        assert!(bench.fails(FailureClass::CodexStart).replay_safe);
+    }
+}
+
+#[test]
+fn a_turn_that_has_not_got_its_prompt_survives_the_end_of_the_server() {
+    let mut bench = Bench::new();
+    let child = bench.app_turn(1);
+    bench.begin(2, Runtime::Codex, None);
+    bench.give(Input::Interrupt(AttemptId(1), InterruptReason::Asked));
+    bench.pass(5000);
+    bench.give(Input::Exited(child, exit(0, "")));
+    assert_eq!(bench.end().0.outcome, Outcome::Interrupted);
+    assert_eq!(bench.machine.running(), 1);
+    bench.pass(CLOCKS.first_event_ms);
+    assert!(bench.fails(FailureClass::CodexStart).replay_safe, "the next server was asked for and said nothing");
 }

@@ -119,18 +119,18 @@ impl Bench {
     }
 
     pub(super) fn spawned(&mut self) -> (ChildId, ChildSpec) {
-        let found = self.effects.iter().find_map(|e| match e {
-            Effect::Spawn(child, spec) => Some((*child, spec.clone())),
-            _ => None,
-        });
+        let found = self
+            .effects
+            .iter()
+            .find_map(|e| if let Effect::Spawn(child, spec) = e { Some((*child, spec.clone())) } else { None });
         found.unwrap_or_else(|| panic!("nothing was spawned: {:?}", self.effects))
     }
 
     pub(super) fn writes(&self) -> Vec<Value> {
-        let lines = self.effects.iter().filter_map(|e| match e {
-            Effect::Write(_, line) => serde_json::from_str(line).ok(),
-            _ => None,
-        });
+        let lines = self
+            .effects
+            .iter()
+            .filter_map(|e| if let Effect::Write(_, line) = e { serde_json::from_str(line).ok() } else { None });
         lines.collect()
     }
 
@@ -190,9 +190,8 @@ impl Bench {
     }
 
     pub(super) fn finishes(&self) -> Vec<(Finished, String)> {
-        let ends = self.effects.iter().filter_map(|e| match e {
-            Effect::Finish(end, text) => Some(((**end).clone(), text.clone())),
-            _ => None,
+        let ends = self.effects.iter().filter_map(|e| {
+            if let Effect::Finish(end, text) = e { Some(((**end).clone(), text.clone())) } else { None }
         });
         ends.collect()
     }

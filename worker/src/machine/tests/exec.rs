@@ -181,7 +181,8 @@ fn a_thread_of_another_provider_is_forked_once() {
     assert!(bench.records().contains(&&Record::Thread(AttemptId(1), "new".into())));
     bench.line(fork, &json!({"type": "turn.started"}));
     bench.line(fork, &json!({"type": "turn.completed"}));
-    assert_eq!(bench.end().0.thread.as_deref(), Some("new"));
+    let (end, _) = bench.end();
+    assert_eq!((end.thread.as_deref(), end.exit_code), (Some("new"), None));
 
     let mut bench = Bench::new();
     bench.begin_on(1, route(Runtime::CodexCli, "other"), Some(THREAD));

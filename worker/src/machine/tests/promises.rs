@@ -271,7 +271,9 @@ impl World {
                 let begin = Begin {
                     attempt: AttemptId(attempt),
                     turn: TurnId(attempt),
-                    thread: [None, Some(THREAD), Some("t2"), Some("")][usize::from(thread)].map(str::to_owned),
+                    thread: [None, Some(THREAD), Some("01a1fbcc-5161-7371-bb43-000000000002"), Some("t2")]
+                        [usize::from(thread)]
+                    .map(str::to_owned),
                     prompt: Text::empty(),
                     route: route(runtime, if provider { "mock" } else { "other" }),
                 };
