@@ -21,9 +21,9 @@ const OURS: [&str; 5] = ["HOME", "CODEX_HOME", "CODEX_SQLITE_HOME", "TMPDIR", "R
 const CODEX_OURS: [(&str, &str); 8] = [
     ("model", "model"),
     ("model_provider", "model"),
-    ("model_providers", "[providers]"),
+    ("model_providers", "providers"),
     ("sandbox_mode", "sandbox"),
-    ("sandbox_workspace_write", "network and writable"),
+    ("sandbox_workspace_write", "network"),
     ("approval_policy", "approval"),
     ("approvals_reviewer", "reviewer"),
     ("cli_auth_credentials_store", "auth"),
@@ -224,7 +224,7 @@ fn codex(section: &Section<'_>, agent: &Spot<String>, sink: &mut Sink) -> String
     for spot in spots {
         if let Some((name, ours)) = CODEX_OURS.iter().find(|(name, _)| *name == spot.value) {
             let problem = Problem::warning(&spot.span, format!("`{name}` of Codex is set by Cofferdam"));
-            sink.push(problem.label("has no effect").help(format!("use {ours} instead")));
+            sink.push(problem.label("has no effect").help(format!("`{ours}` is the key for it")));
         }
     }
     if table.is_empty() {
@@ -249,11 +249,6 @@ fn keys_of_providers(agent: &Agent, spot: &Spot<String>, base: &Base<'_>, sink: 
             }
             continue;
         };
-        if base.world.env.var(variable).is_none() {
-            let message = format!("${variable}, the key of provider `{}`, is not set", provider.name);
-            let problem = Problem::warning(&spot.span, message).label("this agent's routes use it");
-            sink.push(problem.help("set it where the supervisor is started"));
-        }
         if agent.env_pass.contains(variable) {
             let message = format!("`env_pass` hands ${variable} to the tools of `{}`", agent.name);
             let problem = Problem::warning(&spot.span, message).label("Codex gets the key without it");

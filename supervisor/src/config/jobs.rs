@@ -87,7 +87,11 @@ fn timezone(section: &Section<'_>, sink: &mut Sink) -> String {
     let Some(found) = section.found::<String>("timezone") else { return section.get("timezone") };
     if TimeZone::get(&found.value).is_err() {
         let problem = Problem::error(&found.span, format!("no time zone is called {}", echo(&found.value)));
-        let known: Vec<String> = jiff::tz::db().available().map(|name| name.as_str().to_owned()).collect();
+        let known: Vec<String> = if sink.is_full() {
+            Vec::new()
+        } else {
+            jiff::tz::db().available().map(|name| name.as_str().to_owned()).collect()
+        };
         let problem = problem.label("unknown time zone");
         sink.push(match nearest(&found.value, known.iter().map(String::as_str)) {
             Some(near) => problem.help(format!("did you mean \"{near}\"?")),
@@ -118,7 +122,8 @@ fn checked(text: &str) -> Result<Cron, String> {
     }
     Cron::from_str(text).map_err(|error| {
         let text = error.to_string();
-        let mut chars = text.trim_end_matches('.').chars();
+        let why = text.split_once(": ").map_or(text.as_str(), |(_, why)| why);
+        let mut chars = why.trim_end_matches('.').chars();
         chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
     })
 }

@@ -83,7 +83,7 @@ pub struct Provider {
 }
 
 /// One agent, resolved.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Agent {
     /// Its key in `[agents]`.
     pub name: AgentName,
@@ -149,6 +149,15 @@ pub struct Agent {
     pub codex: String,
     /// Whether its worker is wanted up when the supervisor first meets it.
     pub autostart: bool,
+}
+
+impl fmt::Debug for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // `env` and `codex` may hold keys.
+        let mut shown = f.debug_struct("Agent");
+        shown.field("name", &self.name).field("route", &self.route).field("fallbacks", &self.fallbacks);
+        shown.finish_non_exhaustive()
+    }
 }
 
 impl Agent {

@@ -26,7 +26,7 @@ pub(super) fn bots(root: &Section<'_>, names: &Names<'_>, world: World<'_>, sink
         let token = token(&section, name, world, sink);
         let agent = section.required("agent", &name.span, sink);
         let agent = agent.and_then(|found| names.agent(&found.value, &found.span, sink));
-        let (Some(token), Some(agent)) = (token, agent) else { continue };
+        let Some(token) = token else { continue };
         if let Some(first) = tokens.get(&token.value) {
             let problem = Problem::error(&token.span, format!("bot `{}` has the token of another bot", name.value));
             let problem = problem.label("the same token").also(first, "first used here");
@@ -34,6 +34,7 @@ pub(super) fn bots(root: &Section<'_>, names: &Names<'_>, world: World<'_>, sink
         } else {
             tokens.insert(token.value.clone(), token.span);
         }
+        let Some(agent) = agent else { continue };
         all.insert(name.value.clone(), bot(name, token.value, agent, &section, sink));
     }
     all

@@ -1,9 +1,11 @@
 //! The configuration that `cofferdam init` writes: one agent behind one Telegram bot, all else as comments.
 
+use protocol::AgentName;
+
 /// A whole configuration as text. `agent` is the agent's name, `owner` the Telegram id of its owner; the token is
 /// expected in the file `AGENT.token` beside it.
-pub fn template(agent: &str, owner: i64) -> String {
-    TEMPLATE.replace("AGENT", agent).replace("OWNER", &owner.to_string())
+pub fn template(agent: &AgentName, owner: i64) -> String {
+    TEMPLATE.replace("AGENT", agent.as_str()).replace("OWNER", &owner.to_string())
 }
 
 const TEMPLATE: &str = r#"# Cofferdam. `cofferdam check` says what is wrong with this file; README.md has every key.
