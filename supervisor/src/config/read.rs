@@ -92,6 +92,9 @@ impl Reader<'_> {
     }
 
     fn unknown(&mut self, at: &At, name: &str, span: &Span) {
+        if self.sink.is_full() {
+            return self.sink.count_only();
+        }
         let problem = Problem::error(span, format!("unknown key {}", echo(name)));
         let place =
             if at.path.is_empty() { "at the top of the file".to_owned() } else { format!("in {}", at.heading()) };
@@ -128,6 +131,9 @@ impl Reader<'_> {
     }
 
     fn bad(&mut self, span: &Span, bad: Bad) {
+        if self.sink.is_full() {
+            return self.sink.count_only();
+        }
         let problem = Problem::error(span, bad.message).label(bad.label);
         self.sink.push(match bad.help {
             Some(help) => problem.help(help),

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The example of the reference, whole.
 const EXAMPLE: &str = r#"
@@ -430,7 +430,7 @@ fn hostile_files_end_in_one_sentence() {
 }
 
 #[test]
-fn a_mebibyte_of_nonsense_is_a_short_page_and_soon() {
+fn a_mebibyte_of_nonsense_is_a_short_page() {
     let world = World::new();
     let size = usize::try_from(FILE_BYTES_MAX).unwrap();
     for (piece, tail) in [
@@ -447,27 +447,15 @@ fn a_mebibyte_of_nonsense_is_a_short_page_and_soon() {
         ("\"", ""),
         ("\"\"\"", ""),
     ] {
-        let begun = clock();
         let source = piece.repeat(size / piece.len()) + tail;
         let report = world.parse(&source).err();
         let page = report.as_ref().map(|r| r.render(false)).unwrap_or_default();
-        println!("{piece:?}: {:?}", clock().duration_since(begun));
         assert!(page.len() < 200_000, "{piece:?}: {} bytes", page.len());
-        assert!(
-            clock().duration_since(begun) < Duration::from_secs(30),
-            "{piece:?}: {:?}",
-            clock().duration_since(begun)
-        );
     }
     let many = (0..60_000).map(|i| format!("k{i} = 1")).collect::<Vec<_>>().join("\n");
     let report = world.parse(&many).unwrap_err();
     assert_eq!(report.count(), 60_000);
     assert!(report.render(false).ends_with("c.toml\n") && report.render(false).contains("... and 59950 more"));
-}
-
-#[expect(clippy::disallowed_methods, reason = "a bound on work, generous by orders of magnitude, not a decision")]
-fn clock() -> Instant {
-    Instant::now()
 }
 
 /// What mutations insert: what the syntax is made of, and what keys and values are made of.
