@@ -430,9 +430,9 @@ fn hostile_files_end_in_one_sentence() {
 }
 
 #[test]
-fn a_mebibyte_of_nonsense_is_a_short_page() {
+fn a_flood_of_nonsense_is_a_short_page() {
     let world = World::new();
-    let size = usize::try_from(FILE_BYTES_MAX).unwrap();
+    let size = 128 * 1024;
     for (piece, tail) in [
         ("[", ""),
         ("a = 1\n", ""),
@@ -452,10 +452,10 @@ fn a_mebibyte_of_nonsense_is_a_short_page() {
         let page = report.as_ref().map(|r| r.render(false)).unwrap_or_default();
         assert!(page.len() < 200_000, "{piece:?}: {} bytes", page.len());
     }
-    let many = (0..60_000).map(|i| format!("k{i} = 1")).collect::<Vec<_>>().join("\n");
+    let many = (0..10_000).map(|i| format!("k{i} = 1")).collect::<Vec<_>>().join("\n");
     let report = world.parse(&many).unwrap_err();
-    assert_eq!(report.count(), 60_000);
-    assert!(report.render(false).ends_with("c.toml\n") && report.render(false).contains("... and 59950 more"));
+    assert_eq!(report.count(), 10_000);
+    assert!(report.render(false).ends_with("c.toml\n") && report.render(false).contains("... and 9950 more"));
 }
 
 /// What mutations insert: what the syntax is made of, and what keys and values are made of.
