@@ -1,0 +1,206 @@
+//! What a worker says to the supervisor.
+
+use crate::codec::{self, CodecError};
+use crate::frame::Frame;
+use crate::hello::Hello;
+use crate::ids::{AttemptId, TurnId};
+use crate::stable::{self, Finished, kind};
+use crate::to_worker::MessageError;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// What a worker says to the supervisor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FromWorker {
+    /// The first frame.
+    Hello(Hello),
+    /// An attempt ended. Repeated after each new hello until it is acknowledged.
+    Finished(Box<Finished>),
+    /// Homes are rendered, the journal is told: turns may come.
+    Ready(Ready),
+    /// An attempt is in the journal, or was there already and runs.
+    Begun(AttemptId),
+    /// Codex runs it.
+    Started(Started),
+    /// What it does. May be dropped under pressure.
+    Progress(Progress),
+    /// More of the answer. May be dropped under pressure.
+    Delta(Delta),
+    /// Whether a steering text was taken.
+    Steered(Steered),
+    /// Evidence of life and of what it costs.
+    Beat(Beat),
+    /// Something that the operator should read.
+    Note(String),
+}
+
+/// Homes are rendered, the journal is told: turns may come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// Attempts that run.
+    pub running: Vec<AttemptId>,
+    /// How far an agent's processes are kept apart, see [`Isolation`].
+    pub isolation: Isolation,
+}
+
+/// The rung of containment that is in force for Codex children.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Isolation {
+    /// No Codex child has been started yet, so nothing is proven.
+    Untried,
+    /// A PID and mount namespace for each Codex child.
+    Namespace,
+    /// A session each, descendants are looked for: a hostile tool can escape.
+    BestEffort,
+}
+
+impl fmt::Display for Isolation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Untried => "untried",
+            Self::Namespace => "namespace",
+            Self::BestEffort => "best-effort",
+        })
+    }
+}
+
+/// Codex runs an attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// The thread it runs on.
+    pub thread: String,
+    /// The rung of containment of its child.
+    pub isolation: Isolation,
+}
+
+/// What a turn is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Codex is starting.
+    Starting,
+    /// The model is at work.
+    Thinking,
+    /// A tool runs.
+    Tool,
+    /// The conversation is being compacted.
+    Compacting,
+    /// The answer is being written.
+    Answering,
+    /// Codex tries the provider again.
+    Retrying,
+    /// The turn is being stopped.
+    Stopping,
+}
+
+impl Phase {
+    /// The word for people.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Thinking => "thinking",
+            Self::Tool => "running",
+            Self::Compacting => "compacting",
+            Self::Answering => "answering",
+            Self::Retrying => "retrying",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// What a turn does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// What kind of thing.
+    pub phase: Phase,
+    /// Which one: the command, the retry. Bounded.
+    pub detail: String,
+    /// News of this attempt that were dropped since the last that came through.
+    pub dropped: u32,
+}
+
+/// More of the answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delta {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// The next piece.
+    pub text: String,
+}
+
+/// Whether a steering text was taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Steered {
+    /// The running attempt.
+    pub attempt: AttemptId,
+    /// The waiting turn whose text it was.
+    pub turn: TurnId,
+    /// Whether Codex has it. If not, the turn keeps its place in the lane.
+    pub taken: bool,
+}
+
+/// Evidence of life: every 2 s while a turn runs, every 30 s otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beat {
+    /// Attempts that run.
+    pub running: u32,
+    /// Codex children that are alive.
+    pub children: u32,
+}
+
+mod own {
+    pub(super) const READY: u16 = 32;
+    pub(super) const BEGUN: u16 = 33;
+    pub(super) const STARTED: u16 = 34;
+    pub(super) const PROGRESS: u16 = 35;
+    pub(super) const DELTA: u16 = 36;
+    pub(super) const STEERED: u16 = 37;
+    pub(super) const BEAT: u16 = 38;
+    pub(super) const NOTE: u16 = 39;
+}
+
+impl FromWorker {
+    /// The frame of this message.
+    ///
+    /// # Errors
+    /// When the message passes the frame limit.
+    pub fn to_frame(&self) -> Result<Frame, CodecError> {
+        Ok(match self {
+            Self::Hello(hello) => Frame { kind: kind::HELLO, body: stable::encode_hello(hello) },
+            Self::Finished(end) => Frame { kind: kind::FINISHED, body: stable::encode_finished(end) },
+            Self::Ready(message) => Frame { kind: own::READY, body: codec::encode(message)? },
+            Self::Begun(attempt) => Frame { kind: own::BEGUN, body: codec::encode(attempt)? },
+            Self::Started(message) => Frame { kind: own::STARTED, body: codec::encode(message)? },
+            Self::Progress(message) => Frame { kind: own::PROGRESS, body: codec::encode(message)? },
+            Self::Delta(message) => Frame { kind: own::DELTA, body: codec::encode(message)? },
+            Self::Steered(message) => Frame { kind: own::STEERED, body: codec::encode(message)? },
+            Self::Beat(message) => Frame { kind: own::BEAT, body: codec::encode(message)? },
+            Self::Note(message) => Frame { kind: own::NOTE, body: codec::encode(message)? },
+        })
+    }
+
+    /// The message of a frame; `None` for a kind that this build does not know, which is skipped and counted.
+    ///
+    /// # Errors
+    /// When a known kind has a wrong body; the session must end.
+    pub fn from_frame(frame: &Frame) -> Result<Option<Self>, MessageError> {
+        Ok(Some(match frame.kind {
+            kind::HELLO => Self::Hello(stable::decode_hello(&frame.body)?),
+            kind::FINISHED => Self::Finished(Box::new(stable::decode_finished(&frame.body)?)),
+            own::READY => Self::Ready(codec::decode(&frame.body)?),
+            own::BEGUN => Self::Begun(codec::decode(&frame.body)?),
+            own::STARTED => Self::Started(codec::decode(&frame.body)?),
+            own::PROGRESS => Self::Progress(codec::decode(&frame.body)?),
+            own::DELTA => Self::Delta(codec::decode(&frame.body)?),
+            own::STEERED => Self::Steered(codec::decode(&frame.body)?),
+            own::BEAT => Self::Beat(codec::decode(&frame.body)?),
+            own::NOTE => Self::Note(codec::decode(&frame.body)?),
+            _ => return Ok(None),
+        }))
+    }
+}

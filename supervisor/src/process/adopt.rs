@@ -1,0 +1,101 @@
+//! Watches a worker that an earlier supervisor started: not our child, so nobody tells us when it ends but its pidfd.
+
+use super::exit;
+use super::signal::Handle;
+use protocol::{AgentName, Incarnation};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+/// Longest command line that is read to recognise a worker, in bytes: its arguments are a few paths.
+const COMMAND_LINE_BYTES_MAX: u64 = 64 * 1024;
+
+/// How often the kernel is asked how an adopted worker ended. The answer is there once its parent has reaped it.
+const EXIT_QUESTIONS_MAX: u32 = 10;
+
+/// Pause between two questions, in milliseconds.
+const EXIT_QUESTION_PAUSE_MS: u64 = 5;
+
+/// Takes over the worker that the kernel named as the peer of a session which has just said hello.
+///
+/// The pidfd is opened first and the command line read afterwards: if that still names this agent and this run, the
+/// number cannot have passed to somebody else in between.
+///
+/// # Errors
+/// When the process is gone, or its command line is that of something else.
+pub fn adopt(pid: u32, agent: &AgentName, incarnation: Incarnation) -> io::Result<Handle> {
+    let handle = Handle::open(pid)?;
+    let mut line = Vec::new();
+    File::open(format!("/proc/{pid}/cmdline"))?.take(COMMAND_LINE_BYTES_MAX).read_to_end(&mut line)?;
+    if is_worker(&line, agent, incarnation) {
+        Ok(handle)
+    } else {
+        Err(io::Error::other(format!("process {pid} is not the worker of {agent} in its run {incarnation}")))
+    }
+}
+
+/// Whether a command line (words that end in NUL) is that of a worker in this run.
+fn is_worker(line: &[u8], agent: &AgentName, incarnation: Incarnation) -> bool {
+    let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+    let has = |flag: &[u8], value: &str| words.windows(2).any(|pair| pair == [flag, value.as_bytes()]);
+    has(b"--agent", agent.as_str()) && has(b"--incarnation", &incarnation.to_string())
+}
+
+/// Resolves when the process is gone, with the reason in words: `unknown` if the kernel cannot tell.
+pub async fn exited(handle: Handle) -> String {
+    if let Err(error) = handle.gone().await {
+        return format!("unknown ({error})");
+    }
+    for _ in 0..EXIT_QUESTIONS_MAX {
+        match end_of(&handle) {
+            End::Known(status) => return exit::words(status),
+            End::NotYet => tokio::time::sleep(Duration::from_millis(EXIT_QUESTION_PAUSE_MS)).await,
+            End::Never => break,
+        }
+    }
+    "unknown".to_owned()
+}
+
+/// `struct pidfd_info` of the kernel in its first published size.
+#[repr(C)]
+#[derive(Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroup: u64,
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+/// Bit of the mask: the exit code is wanted, or is there.
+const PIDFD_INFO_EXIT: u64 = 1 << 3;
+
+/// `PIDFD_GET_INFO`.
+const PIDFD_GET_INFO: rustix::ioctl::Opcode = rustix::ioctl::opcode::read_write::<PidfdInfo>(0xFF, 11);
+
+/// What the kernel knows of a process' end.
+enum End {
+    Known(ExitStatus),
+    /// Its parent has not reaped it.
+    NotYet,
+    /// The kernel is too old to tell.
+    Never,
+}
+
+fn end_of(handle: &Handle) -> End {
+    let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
+    #[expect(unsafe_code, reason = "there is no safe wrapper for PIDFD_GET_INFO")]
+    // SAFETY: the opcode carries the size of `PidfdInfo`, which is the layout that the kernel writes, and nothing
+    // else; `info` outlives the call.
+    let asked = unsafe {
+        let question = rustix::ioctl::Updater::<PIDFD_GET_INFO, PidfdInfo>::new(&mut info);
+        rustix::ioctl::ioctl(handle.fd().as_fd(), question)
+    };
+    match asked {
+        Ok(()) if info.mask & PIDFD_INFO_EXIT != 0 => End::Known(ExitStatus::from_raw(info.exit_code)),
+        Ok(()) | Err(rustix::io::Errno::SRCH) => End::NotYet,
+        Err(_) => End::Never,
+    }
+}

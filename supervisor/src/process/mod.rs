@@ -1,0 +1,19 @@
+//! Starts worker processes, watches them, ends them, and proves that nothing of a dead one is left.
+//!
+//! ```text
+//!   spawn.rs --- child ------.                      .--- exited, in words
+//!                             >-- signal.rs: Handle +
+//!   adopt.rs --- no child ---'     (a pidfd)        '--- terminate, kill
+//!
+//!   sweep.rs   what carries a dead worker's mark is ended, its journal is read
+//!   usage.rs   memory and number of processes of each agent
+//! ```
+//! Promise: a signal goes to a pidfd that was opened while the process was known, so a number that the kernel has
+//! given to somebody else is never hit; and nothing is found by its name.
+
+pub mod adopt;
+pub mod exit;
+pub mod signal;
+pub mod spawn;
+pub mod sweep;
+pub mod usage;

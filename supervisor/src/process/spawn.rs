@@ -1,0 +1,209 @@
+//! Starts processes. The only `Command::new` of the supervisor.
+//!
+//! A worker is started without any `pre_exec`, so that the standard library takes the fast path (`posix_spawn`): a third
+//! of a millisecond whatever the size of our heap. What a worker needs beyond that (a session, limits, the lock, a
+//! cgroup) it does itself.
+
+use super::exit;
+use super::signal::Handle;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use protocol::{AgentName, Incarnation};
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use tokio::io::AsyncReadExt;
+use tokio::process::{ChildStdout, Command};
+
+/// Name of the worker binary, beside ours unless the configuration says otherwise.
+pub const WORKER_PROGRAM: &str = "cofferdam-worker";
+
+/// Size above which a worker's stderr file begins anew at the next start, in bytes. A worker that works writes nothing
+/// there; what it holds is the words of a crash.
+pub const STDERR_BYTES_MAX: u64 = 1024 * 1024;
+
+/// How much of a worker's stdout is read, in bytes. It says one short line.
+const STDOUT_BYTES_MAX: usize = 64;
+
+/// The line by which a worker tells that its socket is bound.
+const LISTENING: &[u8] = b"listening\n";
+
+/// The supervisor's own variables that a worker gets. Those of its Codex children travel by frame.
+const ENVIRONMENT: [&str; 4] = ["PATH", "LANG", "TZ", "HOME"];
+
+/// What a worker is told at birth.
+#[derive(Clone, Debug)]
+pub struct WorkerSpec {
+    /// The binary, see [`worker_program`].
+    pub program: PathBuf,
+    /// Whom it serves.
+    pub agent: AgentName,
+    /// Its run.
+    pub incarnation: Incarnation,
+    /// The agent's folder; made (0700) if it does not exist.
+    pub agent_dir: PathBuf,
+    /// Where it listens.
+    pub socket: PathBuf,
+    /// Whom it may talk to.
+    pub supervisor_uid: u32,
+}
+
+/// A worker that was started.
+pub struct Running {
+    /// Its process.
+    pub handle: Handle,
+    /// Resolves when its socket is bound: the moment to dial. The words of an error name where to look.
+    pub listening: BoxFuture<'static, Result<(), String>>,
+    /// Resolves when it has ended and was reaped, with the reason in words. It must be polled, or a zombie stays.
+    pub exited: BoxFuture<'static, String>,
+}
+
+impl Running {
+    /// Its number.
+    pub const fn pid(&self) -> u32 {
+        self.handle.pid()
+    }
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").field("pid", &self.pid()).finish_non_exhaustive()
+    }
+}
+
+/// Why a worker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// Its folder cannot be made.
+    #[error("the agent's folder {} cannot be made", .0.display())]
+    Folder(PathBuf, #[source] io::Error),
+    /// Its stderr file cannot be opened.
+    #[error("{} cannot be opened for the worker's stderr", .0.display())]
+    Stderr(PathBuf, #[source] io::Error),
+    /// The program cannot be run.
+    #[error("the worker program {} cannot be run; set worker_command if it lies elsewhere", .0.display())]
+    Program(PathBuf, #[source] io::Error),
+    /// It was started and cannot be watched, so it was ended again.
+    #[error("the worker process cannot be watched")]
+    Watch(#[source] io::Error),
+}
+
+/// The worker program: the configured one, or the one beside the running binary.
+///
+/// # Errors
+/// When the running binary cannot be found.
+pub fn worker_program(configured: Option<&Path>) -> io::Result<PathBuf> {
+    if let Some(program) = configured {
+        return Ok(program.to_owned());
+    }
+    let ours = std::env::current_exe()?;
+    Ok(ours.parent().unwrap_or(Path::new("/")).join(WORKER_PROGRAM))
+}
+
+/// Starts a worker. Blocks for about half a millisecond; needs a tokio runtime around it.
+///
+/// # Errors
+/// See [`SpawnError`]. Nothing runs after an error.
+pub fn spawn_worker(spec: &WorkerSpec) -> Result<Running, SpawnError> {
+    let log = spec.agent_dir.join("log");
+    make_private_dir(&log).map_err(|e| SpawnError::Folder(log.clone(), e))?;
+    let stderr_path = log.join("worker.stderr");
+    let stderr = open_stderr(&stderr_path).map_err(|e| SpawnError::Stderr(stderr_path.clone(), e))?;
+    #[expect(clippy::disallowed_methods, reason = "this is the file that starts processes")]
+    let mut command = Command::new(&spec.program);
+    command
+        .args(arguments(spec))
+        .env_clear()
+        .envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(stderr)
+        .process_group(0)
+        .kill_on_drop(false);
+    let mut child = command.spawn().map_err(|e| SpawnError::Program(spec.program.clone(), e))?;
+    let stdout = child.stdout.take();
+    // The child is not reaped before `exited` is polled, so its number is still its own here.
+    let handle = child.id().map_or_else(|| Err(io::Error::other("it has no number")), Handle::open);
+    let handle = match handle {
+        Ok(handle) => handle,
+        Err(error) => {
+            child.start_kill().map_err(SpawnError::Watch)?;
+            return Err(SpawnError::Watch(error));
+        }
+    };
+    let exited = async move {
+        match child.wait().await {
+            Ok(status) => exit::words(status),
+            Err(error) => format!("unknown ({error})"),
+        }
+    };
+    Ok(Running { handle, listening: listening(stdout, stderr_path).boxed(), exited: exited.boxed() })
+}
+
+fn arguments(spec: &WorkerSpec) -> [OsString; 10] {
+    [
+        "--agent".into(),
+        spec.agent.as_str().into(),
+        "--incarnation".into(),
+        spec.incarnation.to_string().into(),
+        "--agent-dir".into(),
+        spec.agent_dir.clone().into(),
+        "--socket".into(),
+        spec.socket.clone().into(),
+        "--supervisor-uid".into(),
+        spec.supervisor_uid.to_string().into(),
+    ]
+}
+
+fn make_private_dir(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+fn open_stderr(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    if file.metadata()?.len() > STDERR_BYTES_MAX {
+        file.set_len(0)?;
+    }
+    Ok(file)
+}
+
+/// Reads the one line that a worker says on its stdout. What follows it is not read: the pipe is closed.
+async fn listening(stdout: Option<ChildStdout>, stderr: PathBuf) -> Result<(), String> {
+    let mut said = [0; STDOUT_BYTES_MAX];
+    let mut length = 0;
+    if let Some(mut stdout) = stdout {
+        while let Some(room) = said.get_mut(length..).filter(|room| !room.is_empty()) {
+            match stdout.read(room).await {
+                Ok(0) | Err(_) => break,
+                Ok(read) => length += read,
+            }
+            if said.get(..length).is_some_and(|said| said.contains(&b'\n')) {
+                break;
+            }
+        }
+    }
+    let said = said.get(..length).unwrap_or_default();
+    if said.starts_with(LISTENING) {
+        Ok(())
+    } else if said.is_empty() {
+        Err(format!("the worker closed its stdout before it listened: see {}", stderr.display()))
+    } else {
+        Err(format!("the worker said {:?} where it should say that it listens", String::from_utf8_lossy(said)))
+    }
+}
+
+/// Runs `codex login` in the foreground, on the caller's terminal, for the Codex home of one agent. Blocks until the
+/// person is done.
+///
+/// # Errors
+/// When the program cannot be run.
+pub fn login(codex: &Path, codex_home: &Path, arguments: &[String]) -> io::Result<ExitStatus> {
+    make_private_dir(codex_home)?;
+    #[expect(clippy::disallowed_methods, reason = "this is the file that starts processes")]
+    let mut command = std::process::Command::new(codex);
+    command.arg("login").args(arguments).env("CODEX_HOME", codex_home).status()
+}
