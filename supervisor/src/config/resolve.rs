@@ -7,7 +7,7 @@ use super::report::{Problem, Severity, Sink};
 use super::section::{Section, World};
 use super::value::{echo, nearest};
 use super::words::LogFormat;
-use super::{agents, jobs, routes, telegram};
+use super::{agents, jobs, release, routes, telegram};
 use protocol::{AgentName, Runtime};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,24 +24,23 @@ pub(super) fn config(path: &Path, root: &Section<'_>, world: World<'_>, sink: &m
     let agents = agents::agents(root, &base, sink);
     let names = Names::new(root);
     let bots = telegram::bots(root, &names, world, sink);
-    let jobs = jobs::jobs(root, &names, &agents, &bots, world, sink);
+    let jobs = jobs::jobs(root, &names, &bots, world, sink);
     if names.agents.is_empty() {
         let help = "a table [agents.NAME] makes one";
         sink.push(Problem::file(Severity::Warning, "no agent is configured").help(help).derived());
     }
     missing_keys(root, &agents, world, sink);
     sockets(root, &runtime_dir, &names, sink);
+    release::warn(root, world, sink);
     let log = root.sub("log");
-    let alerts = root.sub("alerts");
     Config {
         path: path.to_owned(),
         runtime_dir,
         max_turns: root.get("max_turns"),
         worker_command: root.path("worker_command").map(|found| found.value),
         ballast_bytes: root.get("ballast"),
-        keep: root.get("keep"),
         log: Log { filter: log.get("filter"), format: log.word("format", LogFormat::parse, LogFormat::Text) },
-        alerts: Alerts { after: alerts.get("after"), repeat: alerts.get("repeat") },
+        alerts: Alerts { after: root.sub("alerts").get("after") },
         codex_command,
         state_dir,
         providers,

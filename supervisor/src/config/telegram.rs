@@ -7,7 +7,6 @@ use super::report::{Problem, Sink};
 use super::resolve::{Names, check_name, check_url, is_variable};
 use super::section::{Found, Section, World};
 use super::value::echo;
-use super::words::Groups;
 use protocol::AgentName;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -63,12 +62,11 @@ fn bot(name: &Spot<String>, token: Secret, agent: AgentName, section: &Section<'
     Bot {
         name: name.value.clone(),
         token,
+        token_file: section.path("token_file").map(|found| found.value),
         agent,
         allow,
         owners,
         api_root: section.get::<String>("api_root").trim_end_matches('/').to_owned(),
-        groups: section.word("groups", Groups::parse, Groups::Mention),
-        file_bytes_max: section.get("file_max"),
     }
 }
 
