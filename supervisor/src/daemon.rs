@@ -11,6 +11,7 @@
 //! effects are performed in the order in which they were decided, each after the commit of its records.
 
 mod hear;
+mod log;
 mod looks;
 mod perform;
 mod served;
@@ -111,7 +112,9 @@ struct Inbox {
 }
 
 /// Runs the supervisor until it is told to leave.
-pub fn run(loaded: Loaded, environment: Environment) -> ExitCode {
+pub fn run(loaded: Loaded) -> ExitCode {
+    log::begin(&loaded.config.log);
+    let environment = Environment::of_process();
     // Two threads: one for the loop, one so that TLS and rendering do not hold it.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     match runtime {

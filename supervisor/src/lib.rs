@@ -14,6 +14,7 @@
 //! ```
 
 pub mod channel;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
@@ -23,3 +24,10 @@ pub mod machine;
 pub mod notify;
 pub mod process;
 pub mod store;
+
+use std::process::ExitCode;
+
+/// The program: reads the command line and does what it says.
+pub fn main() -> ExitCode {
+    cli::main(daemon::run)
+}

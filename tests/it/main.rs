@@ -3,3 +3,4 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what fails in a test fails the test, helpers included")]
 
 mod standin;
+mod wire;

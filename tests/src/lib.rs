@@ -1,4 +1,8 @@
-//! What the tests of the whole share: the stand-ins of the outside world, and where the real Codex is found.
+//! What the tests of the whole share: a world with a real supervisor in it, the stand-ins of the outside, and where the
+//! real Codex is found.
 
 pub mod codex;
+pub mod processes;
 pub mod standin;
+pub mod wait;
+pub mod world;

@@ -18,10 +18,8 @@ impl Machine {
                 effects.push(Effect::Reply(caller, Reply::Health(self.health(now))));
                 effects.push(Effect::Reply(caller, Reply::Done));
             }
-            Request::Ps => {
-                effects.push(Effect::Reply(caller, Reply::Ps(self.rows())));
-                effects.push(Effect::Reply(caller, Reply::Done));
-            }
+            // The daemon asks the kernel for each worker's memory first, and ends the answer itself.
+            Request::Ps => effects.push(Effect::Reply(caller, Reply::Ps(self.rows()))),
             Request::Send(send) => self.send(now, caller, &send, effects),
             Request::Turns(turns) => effects.push(Effect::Look(caller, Look::Turns(turns))),
             Request::Turn(id) => effects.push(Effect::Look(caller, Look::Turn(id))),

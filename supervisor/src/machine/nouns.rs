@@ -391,7 +391,7 @@ pub struct Memory {
     pub offsets: Vec<(String, i64)>,
     /// Updates that a bot may hand over again, as `(bot, external)`, in that order: an update of them is given its
     /// receipt and nothing else. They are those of the last 48 hours (Telegram keeps an update for 24) that are not far
-    /// below the bot's offset (what is below was confirmed), at most 20,000.
+    /// below the bot's offset (what is below was confirmed), of the latest 20,000.
     pub seen: Vec<(String, i64)>,
 }
 

@@ -4,13 +4,16 @@ use nix::sys::signal::Signal;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
-/// Words for an exit: `exit code 75 (another worker holds the agent's lock)`, `killed by signal 9 (SIGKILL)`.
+/// Words for a worker's exit: `exit code 75 (another worker holds the agent's lock)`.
 pub fn words(status: ExitStatus) -> String {
+    let plain = plain_words(status);
+    status.code().and_then(meaning).map_or_else(|| plain.clone(), |meaning| format!("{plain} ({meaning})"))
+}
+
+/// Words for the exit of any program: `exit code 1`, `killed by signal 9 (SIGKILL)`.
+pub fn plain_words(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
-        (Some(code), _) => match meaning(code) {
-            Some(meaning) => format!("exit code {code} ({meaning})"),
-            None => format!("exit code {code}"),
-        },
+        (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => match Signal::try_from(signal) {
             Ok(name) => format!("killed by signal {signal} ({})", name.as_str()),
             Err(_) => format!("killed by signal {signal}"),

@@ -77,7 +77,7 @@ impl Ballast {
     }
 
     fn write_zeros(&self, mut file: &File) -> io::Result<()> {
-        let zeros = [0; ZEROS_BYTES];
+        let zeros = vec![0; ZEROS_BYTES];
         let mut left = self.bytes;
         while left > 0 {
             let piece = usize::try_from(left).unwrap_or(ZEROS_BYTES).min(ZEROS_BYTES);

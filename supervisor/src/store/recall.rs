@@ -51,6 +51,9 @@ fn one<T: FromSql>(ledger: &Connection, sql: &str) -> Result<T> {
     ledger.query_row(sql, [], |row| row.get(0))
 }
 
+/// Agent, class of a failure, its text, when.
+type Ending = (AgentName, Option<FailureClass>, String, Wall);
+
 /// Everything that [`Memory`] names.
 pub(super) fn recall(ledger: &mut Connection, now: Wall) -> Result<Memory> {
     let snapshot = ledger.transaction()?;
@@ -170,8 +173,9 @@ fn posts(ledger: &Connection) -> Result<Vec<OpenPost>> {
     })
 }
 
-fn endings(ledger: &Connection) -> Result<Vec<(AgentName, Option<FailureClass>, String, Wall)>> {
-    let agents: Vec<String> = all(ledger, "SELECT DISTINCT agent FROM turns ORDER BY agent", |row| row.get(0))?;
+fn endings(ledger: &Connection) -> Result<Vec<Ending>> {
+    let agents: Vec<String> =
+        all(ledger, "SELECT DISTINCT agent FROM turns WHERE ended_at IS NOT NULL ORDER BY agent", |row| row.get(0))?;
     let mut latest = ledger.prepare(
         "SELECT agent, outcome, class, CASE outcome WHEN 'failed' THEN answer ELSE '' END AS text, ended_at
          FROM turns WHERE agent = ? AND ended_at IS NOT NULL AND outcome IN ('completed', 'failed')
@@ -197,13 +201,12 @@ fn seen(ledger: &Connection, now: Wall) -> Result<Vec<(String, i64)>> {
     let since = amount(now.saturating_sub(SEEN_WITHIN_MS));
     ledger
         .prepare(
-            "SELECT bot, external FROM (
-                 SELECT updates.bot, updates.external FROM updates LEFT JOIN offsets ON offsets.bot = updates.bot
-                 WHERE updates.received_at >= ?
-                   AND (offsets.next IS NULL OR updates.external >= offsets.next - ?)
-                 ORDER BY updates.received_at DESC, updates.id DESC LIMIT ?)
+            "SELECT latest.bot AS bot, latest.external AS external
+             FROM (SELECT bot, external, received_at FROM updates ORDER BY id DESC LIMIT ?) AS latest
+                  LEFT JOIN offsets ON offsets.bot = latest.bot
+             WHERE latest.received_at >= ? AND (offsets.next IS NULL OR latest.external >= offsets.next - ?)
              ORDER BY bot, external",
         )?
-        .query_map(params![since, SEEN_BELOW_OFFSET, SEEN_MAX], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .query_map(params![SEEN_MAX, since, SEEN_BELOW_OFFSET], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect()
 }

@@ -191,7 +191,9 @@ fn post(row: &Row<'_>) -> Result<(String, String)> {
     let mut words = format!("{kind} to telegram:{}:{}", row.get::<_, String>("bot")?, row.get::<_, i64>("chat")?);
     let tries: u32 = row.get("tries")?;
     if tries > 0 {
-        words.push_str(&format!(", {tries} tries"));
+        words.push_str(", ");
+        words.push_str(&tries.to_string());
+        words.push_str(" tries");
     }
     if row.get("maybe_repeated")? {
         words.push_str(", may be repeated");

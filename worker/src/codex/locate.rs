@@ -30,7 +30,6 @@ pub fn locate(command: &str, path: &str) -> Option<Located> {
     let mut bwraps: Vec<PathBuf> = beside.filter(|p| is_program(p)).into_iter().collect();
     // Some hosts grant user namespaces to their own bwrap alone, by its path.
     bwraps.extend(on_path("bwrap", path));
-    bwraps.extend(["/usr/bin/bwrap", "/usr/local/bin/bwrap"].map(PathBuf::from).into_iter().filter(|p| is_program(p)));
     bwraps.dedup();
     Some(Located { program, bwraps })
 }

@@ -20,17 +20,17 @@ CREATE TABLE updates (
     topic       INTEGER,
     message     INTEGER,
     user        INTEGER,
-    raw         TEXT    NOT NULL,
     received_at INTEGER NOT NULL,
     outcome     TEXT CHECK (outcome IN ('answered', 'joined', 'refused', 'cancelled', 'failed')),
     why         TEXT,
     joined_turn INTEGER,
     ended_at    INTEGER,
+    raw         TEXT    NOT NULL,
     UNIQUE (bot, external),
     CHECK ((outcome IS NULL) = (ended_at IS NULL))
 ) STRICT;
-CREATE INDEX updates_by_end ON updates (ended_at);
-CREATE INDEX updates_by_time ON updates (received_at);
+-- Indexes here and below are partial where they can be: an insert touches a page less for each.
+CREATE INDEX updates_by_end ON updates (ended_at) WHERE ended_at IS NOT NULL;
 
 CREATE TABLE offsets (
     bot  TEXT PRIMARY KEY,
@@ -61,9 +61,9 @@ CREATE TABLE turns (
     CHECK ((outcome IS NULL) = (ended_at IS NULL))
 ) STRICT;
 CREATE INDEX turns_open ON turns (id) WHERE outcome IS NULL;
-CREATE INDEX turns_by_agent ON turns (agent, ended_at);
-CREATE INDEX turns_by_update ON turns (update_id);
-CREATE INDEX turns_by_end ON turns (ended_at);
+CREATE INDEX turns_by_agent ON turns (agent, ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX turns_by_update ON turns (update_id) WHERE update_id IS NOT NULL;
+CREATE INDEX turns_by_end ON turns (ended_at) WHERE ended_at IS NOT NULL;
 
 CREATE TABLE attempts (
     id             INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -118,8 +118,8 @@ CREATE TABLE posts (
     changed_at     INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX posts_waiting ON posts (id) WHERE state = 'waiting';
-CREATE INDEX posts_by_turn ON posts (turn_id);
-CREATE INDEX posts_by_change ON posts (changed_at);
+CREATE INDEX posts_by_turn ON posts (turn_id) WHERE turn_id IS NOT NULL;
+CREATE INDEX posts_by_change ON posts (changed_at) WHERE turn_id IS NULL AND state <> 'waiting';
 
 CREATE TABLE threads (
     agent        TEXT NOT NULL,
@@ -143,7 +143,7 @@ CREATE TABLE events (
     turn_id INTEGER,
     what    TEXT NOT NULL
 ) STRICT;
-CREATE INDEX events_by_turn ON events (turn_id);
+CREATE INDEX events_by_turn ON events (turn_id) WHERE turn_id IS NOT NULL;
 CREATE INDEX events_by_time ON events (at);
 
 -- What a turn does or did, as every listing says it.

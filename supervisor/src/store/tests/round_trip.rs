@@ -25,13 +25,16 @@ fn step() -> impl Strategy<Value = Step> {
         .prop_map(|(what, which, value, ends_batch, reopens)| Step { what, which, value, ends_batch, reopens })
 }
 
+/// How a turn ended, the text, when.
+type End = (TurnEnd, String, u64);
+
 /// Everything that was ever said, in the plainest form.
 #[derive(Default)]
 struct Model {
     last: LastNumbers,
     updates: BTreeMap<(String, i64), (UpdateId, u64)>,
     open_updates: BTreeSet<UpdateId>,
-    turns: Vec<(OpenTurn, Option<(TurnEnd, String, u64)>)>,
+    turns: Vec<(OpenTurn, Option<End>)>,
     posts: Vec<(OpenPost, Option<bool>)>,
     threads: BTreeMap<Conversation, String>,
     wanted: BTreeMap<AgentName, bool>,
@@ -43,7 +46,7 @@ fn pick<T>(from: &[T], which: usize) -> Option<&T> {
 }
 
 impl Model {
-    /// Times run up to two SEEN_WITHIN_MS back, so that some updates are too old to be seen again.
+    /// Times run up to two `SEEN_WITHIN_MS` back, so that some updates are too old to be seen again.
     fn at(step: &Step) -> u64 {
         NOW - step.value * (SEEN_WITHIN_MS / 2_500)
     }
@@ -77,7 +80,7 @@ impl Model {
             8 => self.turn_ended(step),
             9 => {
                 let conversation = Self::conversation(step);
-                let thread = (step.value % 3 > 0).then(|| format!("t-{}", step.value));
+                let thread = (!step.value.is_multiple_of(3)).then(|| format!("t-{}", step.value));
                 match &thread {
                     Some(thread) => drop(self.threads.insert(conversation.clone(), thread.clone())),
                     None => drop(self.threads.remove(&conversation)),
@@ -87,7 +90,7 @@ impl Model {
             10..=11 => self.post(step),
             12..=13 => self.post_state(step),
             14 => {
-                let (name, up) = (agent(AGENTS[step.which % 3]), step.value % 2 == 0);
+                let (name, up) = (agent(AGENTS[step.which % 3]), step.value.is_multiple_of(2));
                 self.wanted.insert(name.clone(), up);
                 vec![Record::Wanted(name, up)]
             }
@@ -102,7 +105,7 @@ impl Model {
     fn update(&mut self, step: &Step) -> Vec<Record> {
         let (bot, external) = (BOTS[step.which % 2].to_owned(), (step.value % 2_500).cast_signed());
         let id = UpdateId(self.last.update + 1);
-        let kind = if step.value % 7 == 0 {
+        let kind = if step.value.is_multiple_of(7) {
             UpdateKind::Other { what: "photo".into(), from: None }
         } else {
             UpdateKind::Text { from: message(), private: true, text: "t".into() }
@@ -111,18 +114,19 @@ impl Model {
         let new = NewUpdate { id, update: Update { bot: bot.clone(), external, kind, raw: "{}".into() }, at };
         let turn = NewTurn {
             conversation: Self::conversation(step),
-            source: if step.value % 2 == 0 { Source::Console } else { Source::Telegram(message()) },
-            retry_of: (step.value % 5 == 0).then_some(TurnId(1)),
+            source: if step.value.is_multiple_of(2) { Source::Console } else { Source::Telegram(message()) },
+            retry_of: step.value.is_multiple_of(5).then_some(TurnId(1)),
             at,
             ..new_turn(self.last.turn + 1, Some(id.0))
         };
         if !self.updates.contains_key(&(bot.clone(), external)) {
             self.updates.insert((bot, external), (id, at));
             self.open_updates.insert(id);
-            self.last.update += 1;
             self.last.turn += 1;
             self.turns.push((OpenTurn { turn: turn.clone(), attempts: Vec::new() }, None));
         }
+        // Its number is used up even if the update changes nothing.
+        self.last.update += 1;
         vec![Record::Update(new), Record::Turn(turn)]
     }
 
@@ -144,7 +148,7 @@ impl Model {
         let Some(at) = self.open_turn(step.which) else { return Vec::new() };
         self.last.attempt += 1;
         let mut new = new_attempt(self.last.attempt, self.turns[at].0.turn.id.0);
-        if step.value % 2 == 0 {
+        if step.value.is_multiple_of(2) {
             new.route.runtime = Runtime::Codex;
             new.thread = None;
         }
@@ -184,9 +188,9 @@ impl Model {
 
     fn post(&mut self, step: &Step) -> Vec<Record> {
         self.last.post += 1;
-        let turn = pick(&self.turns, step.which).filter(|_| step.value % 4 > 0).map(|t| t.0.turn.id.0);
-        let kind = if step.value % 2 == 0 { PostKind::Status } else { PostKind::Final };
-        let post = Post { edits: (step.value % 3 == 0).then_some(5), ..new_post(self.last.post, turn, kind) };
+        let turn = pick(&self.turns, step.which).filter(|_| !step.value.is_multiple_of(4)).map(|t| t.0.turn.id.0);
+        let kind = if step.value.is_multiple_of(2) { PostKind::Status } else { PostKind::Final };
+        let post = Post { edits: step.value.is_multiple_of(3).then_some(5), ..new_post(self.last.post, turn, kind) };
         self.posts.push((OpenPost { post: post.clone(), not_before: 0, message: None }, None));
         vec![Record::Post(post)]
     }
@@ -196,13 +200,13 @@ impl Model {
         let (open, end) = &mut self.posts[at];
         let state = match step.value % 4 {
             0 => PostState::Dead("gone".into()),
-            1 | 2 => PostState::Sent((step.value % 3 > 0).then_some(step.value.cast_signed())),
+            1 | 2 => PostState::Sent((!step.value.is_multiple_of(3)).then_some(step.value.cast_signed())),
             _ => PostState::Waiting {
                 not_before: NOW + step.value,
                 sent_pieces: 2,
                 tries: 3,
-                maybe_repeated: step.which % 2 == 0,
-                plain: step.which % 3 == 0,
+                maybe_repeated: step.which.is_multiple_of(2),
+                plain: step.which.is_multiple_of(3),
                 why: "429".into(),
             },
         };

@@ -63,8 +63,8 @@ fn a_second_end_changes_nothing_and_is_told() {
     assert_eq!(store.bugs(), 0);
     commit(&store, ends(failed, "second")).unwrap();
     assert_eq!(store.bugs(), 4);
-    let story = wait(store.turn(TurnId(1))).unwrap().unwrap();
-    assert_eq!((story.answer.as_str(), story.row.state.as_str()), ("first", "completed"));
+    let told = wait(store.turn(TurnId(1))).unwrap().unwrap();
+    assert_eq!((told.answer.as_str(), told.row.state.as_str()), ("first", "completed"));
     drop(store);
     assert_eq!(count(&place, "SELECT count(*) FROM events WHERE what LIKE 'bug: %'"), 4);
 }
@@ -102,10 +102,10 @@ fn what_a_worker_says_is_stored_however_absurd() {
     end.ran = vec!["echo \"'\\\0".into()];
     commit(&store, vec![turn(1), Record::Attempt(new_attempt(1, 1)), Record::AttemptEnded(Box::new(end.clone()), NOW)])
         .unwrap();
-    let story = wait(store.turn(TurnId(1))).unwrap().unwrap();
-    assert_eq!(story.attempts[0].detail, end.detail);
-    assert_eq!(story.attempts[0].ran, end.ran);
-    assert_eq!(story.attempts[0].resets_at, Some(i64::MAX.cast_unsigned()));
+    let told = wait(store.turn(TurnId(1))).unwrap().unwrap();
+    assert_eq!(told.attempts[0].detail, end.detail);
+    assert_eq!(told.attempts[0].ran, end.ran);
+    assert_eq!(told.attempts[0].resets_at, Some(i64::MAX.cast_unsigned()));
     assert!(number(u64::MAX).is_err());
 }
 
@@ -203,7 +203,7 @@ fn what_ended_long_ago_is_forgotten_and_its_numbers_are_not_given_again() {
     drop(store);
     drop(place.open());
     let ids = |table: &str| {
-        let sql = format!("SELECT group_concat(id) FROM {table}");
+        let sql = format!("SELECT group_concat(id) FROM (SELECT id FROM {table} ORDER BY id)");
         place.shell().query_row(&sql, [], |row| row.get::<_, Option<String>>(0)).unwrap().unwrap_or_default()
     };
     assert_eq!((ids("turns"), ids("updates"), ids("posts")), ("2,3".into(), "2,3".into(), "2,3".into()));

@@ -82,18 +82,18 @@ fn a_story_is_whole() {
         ],
     )
     .unwrap();
-    let story = wait(store.turn(TurnId(12))).unwrap().unwrap();
-    assert_eq!(story.source, "telegram:helper:-100");
-    assert_eq!((story.retry_of, story.prompt.as_str()), (Some(TurnId(11)), "question 12\nand more"));
-    assert_eq!((story.row.prompt.as_str(), story.answer.as_str()), ("question 12", "sorry"));
-    assert_eq!(story.row.class.as_deref(), Some("codex_exit"));
-    assert_eq!((story.row.accepted_at, story.row.ended_at, story.row.attempts), (NOW, Some(NOW + 5), 1));
-    let next = story.next_step.unwrap();
+    let told = wait(store.turn(TurnId(12))).unwrap().unwrap();
+    assert_eq!(told.source, "telegram:helper:-100");
+    assert_eq!((told.retry_of, told.prompt.as_str()), (Some(TurnId(11)), "question 12\nand more"));
+    assert_eq!((told.row.prompt.as_str(), told.answer.as_str()), ("question 12", "sorry"));
+    assert_eq!(told.row.class.as_deref(), Some("codex_exit"));
+    assert_eq!((told.row.accepted_at, told.row.ended_at, told.row.attempts), (NOW, Some(NOW + 5), 1));
+    let next = told.next_step.unwrap();
     assert_eq!(next, "read the stderr in `cofferdam turns show 12`; `cofferdam retry` it");
-    assert_eq!(story.events, [(NOW + 3, "tried again".to_owned())]);
+    assert_eq!(told.events, [(NOW + 3, "tried again".to_owned())]);
     let posted = "final to telegram:helper:-100, 2 tries, may be repeated: timed out";
-    assert_eq!(story.posts, [("waiting".to_owned(), posted.to_owned())]);
-    let tried = &story.attempts[0];
+    assert_eq!(told.posts, [("waiting".to_owned(), posted.to_owned())]);
+    let tried = &told.attempts[0];
     assert_eq!((tried.attempt, tried.incarnation), (AttemptId(8), 3));
     assert_eq!((tried.runtime.as_str(), tried.model.as_str()), ("codex-cli", "openai/gpt-5.5"));
     assert_eq!((tried.thread.as_deref(), tried.state.as_str()), (Some("t-new"), "failed"));
@@ -119,7 +119,7 @@ fn the_next_step_names_the_agent() {
 fn the_largest_answers_fit_into_a_frame() {
     let place = Place::new();
     let (store, _) = place.open();
-    let long = "äöü \u{1f980} ".repeat(200_000);
+    let long = "äöü \u{1f980} ".repeat(30_000);
     let mut records =
         vec![Record::Turn(NewTurn { prompt: long.clone(), retry_of: Some(TurnId(1)), ..new_turn(1, None) })];
     for id in 1..=40 {
@@ -141,12 +141,12 @@ fn the_largest_answers_fit_into_a_frame() {
         records.push(Record::Turn(NewTurn { prompt: long[..900].to_owned(), ..new_turn(id, None) }));
     }
     commit(&store, records).unwrap();
-    let story = wait(store.turn(TurnId(1))).unwrap().unwrap();
-    assert_eq!(story.attempts.last().unwrap().attempt, AttemptId(40));
-    assert!(story.attempts[0].stderr.ends_with("\u{1f980} "));
+    let told = wait(store.turn(TurnId(1))).unwrap().unwrap();
+    assert_eq!(told.attempts.last().unwrap().attempt, AttemptId(40));
+    assert!(told.attempts[0].stderr.ends_with("\u{1f980} "));
     let rows = wait(store.turns(Turns { agent: None, failed: false, most: u32::MAX })).unwrap();
     assert_eq!(rows.len(), 1_000);
-    for reply in [Reply::Turn(Box::new(story)), Reply::Turns(rows)] {
+    for reply in [Reply::Turn(Box::new(told)), Reply::Turns(rows)] {
         let frame = reply.to_frame().unwrap();
         assert!(frame.body.len() < 1024 * 1024, "{}", frame.body.len());
     }
