@@ -9,7 +9,7 @@
 //!                              | nothing left
 //!   the journal, as values
 //! ```
-//! The mark is the environment that a worker gives to its Codex children: [`MARK_DIR`] is the folder of the agent. A tool
+//! The mark is the environment that a worker gives to its Codex children: [`MARK_CHILD`] begins with the folder of the agent. A tool
 //! that empties its environment and leaves its parents escapes this; where a Codex child has a PID namespace it cannot.
 
 use super::signal::Handle;
@@ -25,10 +25,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-/// Variable in the environment of every Codex child: the folder of its agent.
-pub const MARK_DIR: &str = "COFFERDAM_AGENT_DIR";
-
-/// Variable in the environment of every Codex child: `INCARNATION.N`.
+/// Variable in the environment of every Codex child: `AGENT_DIR#INCARNATION.N`.
 pub const MARK_CHILD: &str = "COFFERDAM_CHILD";
 
 /// File in the agent's folder whose `flock` a living worker holds.
@@ -90,7 +87,7 @@ fn sweep_blocking(agent_dir: &Path) -> Swept {
 
 /// Kills what is marked at this moment, with its descendants; returns how many there were.
 fn end_marked(dir: &OsStr, ended: &mut BTreeSet<(u32, u64)>) -> usize {
-    let mark = [MARK_DIR.as_bytes(), b"=", dir.as_bytes()].concat();
+    let mark = [MARK_CHILD.as_bytes(), b"=", dir.as_bytes(), b"#"].concat();
     let all = processes();
     let mut victims: BTreeSet<u32> = all.keys().copied().filter(|pid| is_marked(*pid, &mark)).collect();
     if victims.is_empty() {
@@ -145,7 +142,7 @@ fn is_marked(pid: u32, mark: &[u8]) -> bool {
     let mut environment = Vec::new();
     // A process that ends while it is read has an environment cut short: it is gone at the next look.
     let read = file.take(ENVIRONMENT_BYTES_MAX).read_to_end(&mut environment);
-    read.is_ok() && environment.split(|byte| *byte == 0).any(|variable| variable == mark)
+    read.is_ok() && environment.split(|byte| *byte == 0).any(|variable| variable.starts_with(mark))
 }
 
 fn add_descendants(all: &BTreeMap<u32, Stat>, victims: &mut BTreeSet<u32>) {
