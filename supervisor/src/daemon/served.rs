@@ -104,7 +104,7 @@ pub(super) fn configure(
         limits: wire::Limits {
             memory_max: agent.limits.memory_max,
             memory_high: agent.limits.memory_high,
-            cpu_weight: Some(agent.limits.cpu_weight),
+            cpu_weight: agent.limits.cpu_weight,
             pids_max: agent.limits.pids_max,
         },
         max_turns: agent.max_turns,
