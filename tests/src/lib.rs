@@ -1,1 +1,8 @@
-//! x
+//! What the tests of the whole share: a world with a real supervisor in it, the stand-ins of the outside, and where the
+//! real Codex is found.
+
+pub mod codex;
+pub mod processes;
+pub mod standin;
+pub mod wait;
+pub mod world;

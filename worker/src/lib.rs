@@ -1,2 +1,96 @@
-//! x
+//! The worker: one process that serves one agent. It knows Codex and nothing of channels.
+//!
+//! ```text
+//!  args -> lock -> link (binds, says `listening`) -> driver ----------------------------.
+//!                                                     |  one loop: Input -> machine ->  |
+//!   supervisor ==frames== link.rs ------------------->|           Effects, in order     |
+//!   codex child -- codex/pipe.rs <- codex/child.rs -->|                                 |
+//!   deadlines, SIGTERM ------------------------------>|                                 |
+//!                                                     '-> journal.rs, texts.rs, home/, codex/
+//! ```
+//!
+//! * [`args`], [`lock`]: who am I, and am I the only one.
+//! * [`link`]: the socket to the supervisor.
+//! * [`driver`]: the only loop, and the only place where the machine meets the world.
+//! * `machine/`: decides.
+//! * [`journal`], [`texts`]: what must survive this process.
+//! * [`home`]: the agent's `CODEX_HOME` and `HOME`.
+//! * [`codex`]: starts, feeds, contains and ends Codex children; [`sweep`] finds what they left.
+//! * [`clock`], [`log`]: the only reader of time, the only writer of the agent's log.
+
+pub mod args;
+pub mod clock;
+pub mod codex;
+pub mod driver;
+pub mod home;
+pub mod journal;
+pub mod link;
+pub mod lock;
+pub mod log;
 pub mod machine;
+pub mod sweep;
+pub mod texts;
+
+use args::Args;
+use rustix::fs::Mode;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Exit codes of a worker.
+pub mod exit {
+    /// It left because everything was done.
+    pub const DONE: u8 = 0;
+    /// It was started in a wrong way.
+    pub const USAGE: u8 = 64;
+    /// A bug.
+    pub const BUG: u8 = 70;
+    /// Its own folder or socket cannot be used.
+    pub const IO: u8 = 74;
+    /// Another worker serves this agent; nothing was touched.
+    pub const HELD: u8 = 75;
+}
+
+/// What is added to the kernel's wish to end this process when memory is short: an agent goes before its supervisor.
+const OOM_SCORE_ADDED: i32 = 100;
+
+/// The worker's program.
+pub fn main() -> ExitCode {
+    match Args::parse(std::env::args().skip(1)).map_err(|e| (exit::USAGE, e.to_string())).and_then(|args| serve(&args))
+    {
+        Ok(()) => ExitCode::from(exit::DONE),
+        Err((code, text)) => {
+            // The supervisor owns stderr and shows its tail; there is nobody else to tell.
+            drop(writeln!(std::io::stderr(), "cofferdam-worker: {text}"));
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn serve(args: &Args) -> Result<(), (u8, String)> {
+    let umask_of_children = settle();
+    let held = lock::Lock::take(&args.agent_dir).map_err(|e| {
+        let code = if matches!(e, lock::LockError::Held(_)) { exit::HELD } else { exit::IO };
+        (code, e.to_string())
+    })?;
+    log::install(&args.agent_dir, args.incarnation);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| (exit::IO, format!("cannot start the event loop: {e}")))?;
+    let ended = runtime.block_on(driver::run(args, umask_of_children)).map_err(|e| (exit::IO, e.to_string()));
+    drop(held);
+    ended
+}
+
+/// Makes this process a session of its own, the reaper of its orphans, and private in what it writes.
+/// All but the mask is best effort: a worker without them still works, and its containment says how well.
+fn settle() -> Mode {
+    let before = rustix::process::umask(Mode::from_raw_mode(0o077));
+    // A process that leads a group already cannot make a session; the supervisor starts it so that it does not.
+    rustix::process::setsid().ok();
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).ok();
+    let path = "/proc/self/oom_score_adj";
+    let score = std::fs::read_to_string(path).ok().and_then(|t| t.trim().parse::<i32>().ok()).unwrap_or(0);
+    drop(std::fs::write(path, (score + OOM_SCORE_ADDED).min(1000).to_string()));
+    before
+}

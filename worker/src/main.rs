@@ -1,2 +1,7 @@
-//! x
-fn main() {}
+//! The worker's binary: everything is in the library, so that the tests crate can build the same program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    worker::main()
+}

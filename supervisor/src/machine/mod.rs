@@ -1,5 +1,260 @@
-//! Decides. Pure: no clock, no I/O, no waiting.
+//! Decides. Pure: no clock, no I/O, no waiting; a seed reproduces everything.
+//!
+//! ```text
+//!   Update ---> router ---> turns ---> lane ---> admission ---> Tell(Begin)
+//!                  |          ^                                     |
+//!                  v          | retry, fallback                     v
+//!               commands      +--------- Finished <---------- worker (lifecycle)
+//!                                            |
+//!                                            v
+//!                                 one end, one post (outbox)
+//! ```
+//! Promises: an accepted turn has one end; all records of one input stand in one batch, before the effects that rest
+//! on them; nothing waits without a deadline; no agent's trouble holds another's.
 
+pub mod admission;
+mod commands;
+mod control;
+mod endings;
+mod fleet;
+pub mod lifecycle;
 pub mod nouns;
+pub mod outbox;
+mod recover;
+mod report;
+pub mod restart;
+mod router;
 pub mod setup;
+pub mod status;
+pub mod streak;
+mod turns;
+mod verbs;
 pub mod words;
+
+use admission::Admission;
+use nouns::{CallerId, Conversation, Event, LastNumbers, NewTurn, Now, Record, Wall};
+use outbox::Outbox;
+use protocol::from_worker::{Isolation, Phase};
+use protocol::{AgentName, AttemptId, Incarnation, Outcome, Route, TurnId};
+use setup::Setup;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use streak::Streak;
+use words::{Effect, Input};
+
+/// Everything that the supervisor knows while it runs.
+#[derive(Debug)]
+pub struct Machine {
+    setup: Setup,
+    last: LastNumbers,
+    began: Now,
+    agents: BTreeMap<AgentName, Agent>,
+    turns: BTreeMap<TurnId, Turn>,
+    attempts: BTreeMap<AttemptId, TurnId>,
+    threads: BTreeMap<Conversation, Thread>,
+    admission: Admission,
+    outbox: Outbox,
+    bots: BTreeMap<String, Bot>,
+    callers: BTreeMap<CallerId, Caller>,
+    going: Going,
+    ledger_stuck: Option<String>,
+    random: u64,
+}
+
+/// One agent as it is served.
+#[derive(Debug)]
+struct Agent {
+    life: lifecycle::Lifecycle,
+    lanes: BTreeMap<String, VecDeque<TurnId>>,
+    streak: Streak,
+    isolation: Isolation,
+    /// Tick of the last word of its worker.
+    heard_at: u64,
+    /// When the state of its worker last changed, and what it was then.
+    since: (Wall, &'static str),
+    /// How its worker last ended.
+    exit: String,
+    /// Somebody killed it: what ran ends as killed.
+    killed: bool,
+    /// Start it again once it is down.
+    restart: bool,
+    /// Not in the configuration any more: forget it once it is down.
+    removed: bool,
+}
+
+/// A turn that has no end yet.
+#[derive(Debug)]
+struct Turn {
+    new: NewTurn,
+    stage: Stage,
+    tries: Vec<Try>,
+    /// Which of the agent's routes is next.
+    route: usize,
+    /// Tries on that route so far.
+    route_tries: u8,
+    /// Who stops it, and the tick at which its worker is given up.
+    stopping: Option<(String, u64)>,
+    doing: Option<Doing>,
+    callers: BTreeSet<CallerId>,
+    status: status::Status,
+    accepted_tick: u64,
+    /// The conversation's generation when it was sent: an answer after /new does not bring the old thread back.
+    generation: u64,
+    /// Turns whose texts were collected into this one.
+    collected: Vec<TurnId>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Try {
+    attempt: AttemptId,
+    route: Route,
+    outcome: Option<Outcome>,
+}
+
+/// Where a turn stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Stage {
+    /// In its lane.
+    Queued,
+    /// In its lane; its text was offered to the running turn.
+    Offered,
+    /// Head of its lane; the next try waits.
+    Pausing { until: u64 },
+    /// Sent to the worker.
+    Running { attempt: AttemptId, incarnation: Incarnation, thread: Option<String> },
+}
+
+/// What a running turn does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Doing {
+    phase: Phase,
+    detail: String,
+    since_tick: u64,
+    since: Wall,
+}
+
+/// A conversation's current thread.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Thread {
+    id: Option<String>,
+    /// Grows with each /new.
+    generation: u64,
+}
+
+/// A bot as it is heard.
+#[derive(Clone, Debug, Default)]
+struct Bot {
+    /// Updates below it are known.
+    offset: i64,
+    /// What is wrong with its poller.
+    fault: Option<String>,
+    /// Numbers that may come again although the offset is not above them.
+    seen: BTreeSet<i64>,
+    /// Strangers that were told that they are strangers, with the tick. Bounded.
+    strangers: BTreeMap<i64, u64>,
+}
+
+/// What a command line waits for.
+#[derive(Clone, Debug)]
+enum Caller {
+    Turn(TurnId),
+    Agents { verb: protocol::control::Verb, pending: BTreeSet<AgentName>, failed: bool },
+    Shutdown,
+}
+
+/// Whether we stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Going {
+    Staying,
+    /// Every worker is being ended.
+    Ending,
+    Gone,
+}
+
+impl Machine {
+    /// Takes an input. The effects stand in the order in which they are to be performed.
+    pub fn handle(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
+        match input {
+            Input::Update(receipt, update) => {
+                self.update(now, *update, effects);
+                effects.push(Effect::Receipt(receipt));
+            }
+            Input::Polling(bot, health) => self.polling(now, &bot, health, effects),
+            Input::Delivered(post, delivery) => self.delivered(now, post, delivery, effects),
+            Input::Asked(caller, request) => self.asked(now, caller, request, effects),
+            Input::CallerGone(caller) => self.caller_gone(caller),
+            Input::Recalled(asker, turn) => self.recalled(now, asker, turn.map(|t| *t), effects),
+            Input::Reloaded(caller, setup) => self.reloaded(now, caller, *setup, effects),
+            Input::ReloadRefused(caller, why) => Self::reload_refused(now, caller, &why, effects),
+            Input::Leave => self.leave(effects),
+            Input::ShutDown => self.shut_down(now, effects),
+            Input::LedgerStuck(why) => self.ledger_stuck = Some(why),
+            Input::LedgerWell => self.ledger_stuck = None,
+            Input::Timeout => {}
+            Input::Spawned(..)
+            | Input::SpawnFailed(..)
+            | Input::Linked(..)
+            | Input::LinkFailed(..)
+            | Input::LinkLost(..)
+            | Input::Said(..)
+            | Input::Exited(..)
+            | Input::Swept(..) => self.of_worker(now, input, effects),
+        }
+        self.settle(now, effects);
+    }
+
+    /// What follows from the passing of time and from every input: deadlines, admission, posts, status messages.
+    fn settle(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if self.going == Going::Gone {
+            return;
+        }
+        self.fleet_deadlines(now, effects);
+        self.turn_deadlines(now, effects);
+        self.admit(now, effects);
+        self.show_status(now, effects);
+        self.outbox.pump(now, effects);
+        self.note_states(now);
+        self.end_if_done(effects);
+    }
+
+    /// When [`Input::Timeout`] is due, and why. A tick.
+    pub fn deadline(&self) -> Option<(u64, &'static str)> {
+        let workers = self.fleet_deadline().map(|at| (at, "worker"));
+        let starts = self.admission.deadline().map(|at| (at, "start"));
+        let posts = self.outbox.deadline().map(|at| (at, "post"));
+        let turns = self.turn_deadline().map(|at| (at, "turn"));
+        let status = self.status_deadline().map(|at| (at, "status"));
+        [workers, starts, posts, turns, status].into_iter().flatten().min()
+    }
+
+    /// The name of the state for the log: one word for the whole is enough, the effects tell the rest.
+    pub fn word(&self) -> &'static str {
+        match self.going {
+            Going::Staying => "staying",
+            Going::Ending => "ending",
+            Going::Gone => "gone",
+        }
+    }
+
+    fn event(
+        now: Now,
+        agent: Option<&AgentName>,
+        turn: Option<TurnId>,
+        what: impl Into<String>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let event = Event { at: now.wall, agent: agent.cloned(), turn, what: what.into() };
+        effects.push(Effect::Record(Record::Event(event)));
+    }
+
+    /// The next number of a small generator (splitmix64): seeded, so that a run can be repeated.
+    fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -381,13 +381,18 @@ pub struct Memory {
     pub posts: Vec<OpenPost>,
     /// Current threads.
     pub threads: Vec<(Conversation, String)>,
-    /// The last runtime and what else is known of a failure streak: the latest ended turns of each agent, latest
-    /// first, at most so many as a streak needs: `(agent, class, text, when)`.
+    /// What is known of a failure streak: the latest completed and failed turns of each agent, agents by name, latest
+    /// first, at most so many as a streak needs: `(agent, class, text, when)`. The text is the beginning of what the
+    /// sender got, and empty for a completed turn.
     pub endings: Vec<(AgentName, Option<FailureClass>, String, Wall)>,
     /// Agents that are not wanted up.
     pub down: Vec<AgentName>,
     /// Next offset of each bot.
     pub offsets: Vec<(String, i64)>,
+    /// Updates that a bot may hand over again, as `(bot, external)`, in that order: an update of them is given its
+    /// receipt and nothing else. They are those of the last 48 hours (Telegram keeps an update for 24) that are not far
+    /// below the bot's offset (what is below was confirmed), of the latest 20,000.
+    pub seen: Vec<(String, i64)>,
 }
 
 /// The largest numbers given so far.

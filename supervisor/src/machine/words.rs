@@ -19,8 +19,6 @@ use protocol::{AgentName, FromWorker, Incarnation, ToWorker};
 pub enum Input {
     /// An update came; the receipt is given back once it is in the ledger.
     Update(ReceiptId, Box<Update>),
-    /// A batch of a bot was handed over whole: everything below this offset may be confirmed.
-    BatchEnd(ReceiptId, String, i64),
     /// A bot's poller is well again, or what is wrong with it.
     Polling(String, Result<(), String>),
     /// What became of a piece of a post.
@@ -29,6 +27,8 @@ pub enum Input {
     Asked(CallerId, Request),
     /// The command line is gone.
     CallerGone(CallerId),
+    /// What the ledger knows of a turn that somebody wants to try again.
+    Recalled(Asker, Option<Box<Recalled>>),
     /// A worker process runs.
     Spawned(AgentName, Incarnation, u32),
     /// It could not be started.
@@ -116,6 +116,8 @@ pub enum Effect {
     Reply(CallerId, Reply),
     /// Answer the command line from the ledger: it alone knows ended turns.
     Look(CallerId, Look),
+    /// Find an ended turn that is to be tried again.
+    Recall(Asker),
     /// Start a worker process.
     Spawn(AgentName, Incarnation),
     /// Dial the worker's socket, say hello and how the agent is served.
@@ -153,6 +155,24 @@ pub enum Effect {
     Exit,
 }
 
+/// Who wants a turn tried again, and which.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// The command line, by the turn's number.
+    Caller(CallerId, protocol::TurnId),
+    /// A chat: its conversation's latest turn.
+    Chat(super::nouns::ChatMessage, super::nouns::Conversation, super::nouns::UpdateId),
+}
+
+/// An ended turn, as the ledger has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recalled {
+    /// As it was accepted.
+    pub turn: super::nouns::NewTurn,
+    /// Its state, in the ledger's word.
+    pub state: String,
+}
+
 /// A question that the ledger answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Look {
@@ -166,7 +186,7 @@ impl Effect {
     /// Whether it must not wait for a commit: it changes nothing that a record is about, and a wait could be long.
     pub const fn is_urgent(&self) -> bool {
         match self {
-            Self::Kill(..) | Self::Typing(_) | Self::EditStatus { .. } | Self::Look(..) => true,
+            Self::Kill(..) | Self::Typing(_) | Self::EditStatus { .. } | Self::Look(..) | Self::Recall(_) => true,
             Self::Record(_)
             | Self::Receipt(_)
             | Self::Reply(..)

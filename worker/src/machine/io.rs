@@ -146,7 +146,7 @@ pub enum Effect {
     Journal(Record),
     /// Start a Codex child.
     Spawn(ChildId, ChildSpec),
-    /// Write a line to a child's stdin.
+    /// Write a line to a child's stdin; the driver adds its end.
     Write(ChildId, String),
     /// End a child politely; the driver climbs the ladder (grace, harder signal, whole tree) and reports the exit.
     End(ChildId),
@@ -163,7 +163,8 @@ pub enum Effect {
     },
     /// Say this to the supervisor. News are kept while there is none, as far as they may not be lost.
     Tell(FromWorker),
-    /// An outcome: journal it, then tell it. Its text may be long: the driver puts it into a file if it must.
+    /// An outcome: journal it, then tell it. Its text may be long: the driver puts it into a file if it must; a short
+    /// one is in the outcome already. At a new link one with a long text comes again, the same as before.
     Finish(Box<Finished>, String),
     /// Everything is done: leave with exit code 0.
     Leave,

@@ -1,0 +1,69 @@
+//! Texts that are too long for a frame: written to a file, or read from one and checked.
+
+use protocol::Text;
+use protocol::text::TextFile;
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+/// Largest text that is read from a file, in bytes: the largest prompt or answer that the ledger keeps.
+const READ_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Puts a text that is too long for a frame into `dir/name`. If that fails its beginning goes, and says so.
+pub(super) fn spill(dir: &Path, name: &str, text: Text) -> Text {
+    let Text::Inline(whole) = &text else { return text };
+    if !Text::is_too_long(whole) {
+        return text;
+    }
+    let path = dir.join(name);
+    match write(dir, &path, whole) {
+        Ok(()) => Text::File(TextFile::describe(path.to_string_lossy().into_owned(), whole)),
+        Err(error) => {
+            tracing::error!(path = %path.display(), %error, "a long text cannot be written");
+            let head = protocol::text::clip(whole, protocol::text::HEAD_BYTES_MAX);
+            Text::Inline(format!("{head}\n(cut here: the rest could not be written to {}: {error})", path.display()))
+        }
+    }
+}
+
+fn write(dir: &Path, path: &Path, text: &str) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())
+}
+
+/// The whole text that lies in a file below `dir`; its beginning with a remark if the file is not what was described.
+pub(super) async fn read(dir: &Path, text: Text) -> Text {
+    let Text::File(file) = text else { return text };
+    let (path, dir) = (std::path::PathBuf::from(&file.path), dir.to_owned());
+    let bytes = tokio::task::spawn_blocking(move || read_below(&dir, &path)).await;
+    let why = match bytes {
+        Ok(Ok(bytes)) if file.matches(&bytes) => match String::from_utf8(bytes) {
+            Ok(text) => return Text::Inline(text),
+            Err(_) => "it is no text".to_owned(),
+        },
+        Ok(Ok(_)) => "it is not what was described".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    };
+    Text::Inline(format!("{}\n(cut here: the rest lies in {} and cannot be used: {why})", file.head, file.path))
+}
+
+/// Reads a regular file that lies below `dir` after all links are followed, and is not larger than the limit.
+fn read_below(dir: &Path, path: &Path) -> io::Result<Vec<u8>> {
+    let (dir, path) = (dir.canonicalize()?, path.canonicalize()?);
+    if !path.starts_with(&dir) {
+        return Err(io::Error::other(format!("it does not lie below {}", dir.display())));
+    }
+    let file = OpenOptions::new().read(true).open(&path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(READ_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > READ_BYTES_MAX {
+        return Err(io::Error::other(format!("it is larger than {READ_BYTES_MAX} bytes")));
+    }
+    Ok(bytes)
+}

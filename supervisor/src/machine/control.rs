@@ -1,0 +1,155 @@
+//! What the command line asks, as far as memory can answer it.
+
+use super::lifecycle::Event as Life;
+use super::nouns::{CallerId, Conversation, Now, Source};
+use super::turns::Wish;
+use super::words::{Asker, Effect, Look};
+use super::{Caller, Machine, Stage};
+use protocol::control::{QueueRow, Refused, RefusedKind, Reply, Request, Send, SendEvent};
+use protocol::{AgentName, TurnId};
+
+/// Longest name of a conversation that a person may give, in bytes.
+const CONVERSATION_BYTES_MAX: usize = 128;
+
+impl Machine {
+    pub(super) fn asked(&mut self, now: Now, caller: CallerId, request: Request, effects: &mut Vec<Effect>) {
+        match request {
+            Request::Health => {
+                effects.push(Effect::Reply(caller, Reply::Health(self.health(now))));
+                effects.push(Effect::Reply(caller, Reply::Done));
+            }
+            // The daemon asks the kernel for each worker's memory first, and ends the answer itself.
+            Request::Ps => effects.push(Effect::Reply(caller, Reply::Ps(self.rows()))),
+            Request::Send(send) => self.send(now, caller, &send, effects),
+            Request::Turns(turns) => effects.push(Effect::Look(caller, Look::Turns(turns))),
+            Request::Turn(id) => effects.push(Effect::Look(caller, Look::Turn(id))),
+            Request::Queue(name) => self.queue(caller, &name, effects),
+            Request::Agents(verb, names) => self.verb(now, caller, verb, names, effects),
+            Request::Interrupt(name, conversation) => {
+                self.interrupt(now, caller, &name, conversation.as_deref(), effects);
+            }
+            Request::Retry(id) => effects.push(Effect::Recall(Asker::Caller(caller, id))),
+            Request::Reload => effects.push(Effect::Reload(Some(caller))),
+            Request::Shutdown { now: at_once } => {
+                self.callers.insert(caller, Caller::Shutdown);
+                let running = self.turns.values().filter(|t| matches!(t.stage, Stage::Running { .. })).count();
+                let note = if at_once {
+                    format!("ending everything; {running} running turns are stopped")
+                } else {
+                    format!("ending everything after {running} running turns; --now does not wait for them")
+                };
+                effects.push(Effect::Reply(caller, Reply::Note(note)));
+                self.end_all(now, &Life::Stop(at_once.then_some(0)), effects);
+            }
+        }
+    }
+
+    pub(super) fn caller_gone(&mut self, caller: CallerId) {
+        self.callers.remove(&caller);
+        for turn in self.turns.values_mut() {
+            turn.callers.remove(&caller);
+        }
+    }
+
+    fn send(&mut self, now: Now, caller: CallerId, send: &Send, effects: &mut Vec<Effect>) {
+        let name = send.conversation.trim();
+        if name.is_empty() || name.len() > CONVERSATION_BYTES_MAX || name.chars().any(char::is_control) {
+            let why = format!("a conversation's name is 1 to {CONVERSATION_BYTES_MAX} printable characters");
+            return refuse(caller, RefusedKind::Failed, why, effects);
+        }
+        let conversation = Conversation { agent: send.agent.clone(), name: format!("console:{name}") };
+        let prompt = send.text.head().to_owned();
+        let wish = Wish { conversation, source: Source::Console, update: None, prompt, retry_of: None };
+        match self.accept(now, wish, effects) {
+            Ok((turn, before)) => {
+                effects.push(Effect::Reply(caller, Reply::Event(SendEvent::Accepted { turn })));
+                if before > 0 {
+                    let event = SendEvent::Queued { turn, position: before };
+                    effects.push(Effect::Reply(caller, Reply::Event(event)));
+                }
+                if send.wait {
+                    self.callers.insert(caller, Caller::Turn(turn));
+                    if let Some(turn) = self.turns.get_mut(&turn) {
+                        turn.callers.insert(caller);
+                    }
+                } else {
+                    effects.push(Effect::Reply(caller, Reply::Done));
+                }
+            }
+            Err(why) => {
+                let event = SendEvent::Refused { reason: why.clone() };
+                effects.push(Effect::Reply(caller, Reply::Event(event)));
+                let known = self.agents.contains_key(&send.agent);
+                refuse(caller, if known { RefusedKind::Later } else { RefusedKind::Failed }, why, effects);
+            }
+        }
+    }
+
+    fn queue(&self, caller: CallerId, name: &AgentName, effects: &mut Vec<Effect>) {
+        let Some(agent) = self.agents.get(name) else {
+            let why = format!("there is no agent {name}; `cofferdam ps` lists them");
+            return refuse(caller, RefusedKind::Failed, why, effects);
+        };
+        let mut rows = Vec::new();
+        for (conversation, lane) in &agent.lanes {
+            for (place, id) in lane.iter().enumerate() {
+                let Some(turn) = self.turns.get(id) else { continue };
+                let place = match turn.stage {
+                    Stage::Running { .. } => "running".to_owned(),
+                    Stage::Pausing { .. } => "pausing".to_owned(),
+                    Stage::Queued | Stage::Offered => place.to_string(),
+                };
+                rows.push(QueueRow {
+                    turn: *id,
+                    conversation: conversation.clone(),
+                    place,
+                    accepted_at: turn.new.at,
+                    prompt: first_line(&turn.new.prompt),
+                });
+            }
+        }
+        effects.push(Effect::Reply(caller, Reply::Queue(rows)));
+        effects.push(Effect::Reply(caller, Reply::Done));
+    }
+
+    fn interrupt(
+        &mut self,
+        now: Now,
+        caller: CallerId,
+        name: &AgentName,
+        conversation: Option<&str>,
+        effects: &mut Vec<Effect>,
+    ) {
+        if !self.agents.contains_key(name) {
+            let why = format!("there is no agent {name}; `cofferdam ps` lists them");
+            return refuse(caller, RefusedKind::Failed, why, effects);
+        }
+        // A console conversation may be named as the person named it.
+        let fits =
+            |have: &str| conversation.is_none_or(|want| have == want || have.strip_prefix("console:") == Some(want));
+        let ids: Vec<TurnId> = self
+            .turns
+            .values()
+            .filter(|turn| turn.of(name) && fits(&turn.new.conversation.name))
+            .filter(|turn| matches!(turn.stage, Stage::Running { .. } | Stage::Pausing { .. }))
+            .map(|turn| turn.new.id)
+            .collect();
+        for id in &ids {
+            self.stop_turn(now, *id, "the operator", effects);
+        }
+        let note = match ids.len() {
+            0 => format!("{name}: nothing runs"),
+            n => format!("{name}: stopping {n} turn(s)"),
+        };
+        effects.push(Effect::Reply(caller, Reply::Note(note)));
+        effects.push(Effect::Reply(caller, Reply::Done));
+    }
+}
+
+pub(super) fn first_line(text: &str) -> String {
+    protocol::text::clip(text.trim().lines().next().unwrap_or(""), 120).to_owned()
+}
+
+fn refuse(caller: CallerId, kind: RefusedKind, why: String, effects: &mut Vec<Effect>) {
+    effects.push(Effect::Reply(caller, Reply::Refused(Refused { kind, why })));
+}

@@ -1,0 +1,306 @@
+//! Workers: what they say and how they end, joined to the turns that they run.
+
+use super::lifecycle::{Act, Event as Life, State};
+use super::nouns::{Now, Record};
+use super::words::{Effect, Input, Swept};
+use super::{Doing, Machine, Stage};
+use protocol::control::{Reply, SendEvent};
+use protocol::from_worker::{Delta, Phase, Progress, Ready};
+use protocol::{AgentName, AttemptId, FailureClass, FromWorker, Incarnation, ToWorker, TurnId};
+
+/// A worker with running turns beats every 2 s; so long without a word, and it is given up. Milliseconds.
+const BUSY_SILENCE_MS: u64 = 60_000;
+/// A worker without turns beats every 30 s. Milliseconds.
+const IDLE_SILENCE_MS: u64 = 120_000;
+/// Longest words about an end that are kept, in bytes.
+const EXIT_WORDS_MAX: usize = 300;
+
+impl Machine {
+    /// An input that is about one worker.
+    pub(super) fn of_worker(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
+        match input {
+            Input::Spawned(name, incarnation, pid) => {
+                self.live(now, &name, Life::Spawned(incarnation, pid), effects);
+            }
+            Input::SpawnFailed(name, incarnation, why) => {
+                self.exit_words(&name, incarnation, &format!("its worker cannot be started: {why}"), now);
+                self.live(now, &name, Life::SpawnFailed(incarnation), effects);
+            }
+            Input::Linked(name, linked) => {
+                if let Some(agent) = self.agents.get_mut(&name) {
+                    agent.heard_at = now.tick;
+                }
+                self.live(now, &name, Life::Linked(linked), effects);
+            }
+            Input::LinkFailed(name, why) => {
+                Self::event(now, Some(&name), None, format!("no session with the worker: {why}"), effects);
+                self.live(now, &name, Life::LinkFailed, effects);
+            }
+            Input::LinkLost(name, incarnation, why) => {
+                if self.agents.get(&name).is_some_and(|agent| agent.life.is_present(incarnation)) {
+                    Self::event(now, Some(&name), None, format!("session lost: {why}"), effects);
+                }
+                self.live(now, &name, Life::LinkLost(incarnation), effects);
+            }
+            Input::Said(name, incarnation, word) => self.said(now, &name, incarnation, word, effects),
+            Input::Exited(name, incarnation, words) => {
+                self.exit_words(&name, incarnation, &words, now);
+                Self::event(now, Some(&name), None, format!("worker {incarnation} ended: {words}"), effects);
+                self.live(now, &name, Life::Exited(incarnation), effects);
+            }
+            Input::Swept(name, incarnation, swept) => self.swept(now, &name, incarnation, &swept, effects),
+            Input::Update(..)
+            | Input::Polling(..)
+            | Input::Delivered(..)
+            | Input::Asked(..)
+            | Input::CallerGone(_)
+            | Input::Recalled(..)
+            | Input::Reloaded(..)
+            | Input::ReloadRefused(..)
+            | Input::Leave
+            | Input::ShutDown
+            | Input::LedgerStuck(_)
+            | Input::LedgerWell
+            | Input::Timeout => {}
+        }
+    }
+
+    fn exit_words(&mut self, name: &AgentName, incarnation: Incarnation, words: &str, now: Now) {
+        let Some(agent) = self.agents.get_mut(name).filter(|a| a.life.is_present(incarnation)) else { return };
+        protocol::text::clip(words, EXIT_WORDS_MAX).clone_into(&mut agent.exit);
+        let wanted =
+            matches!(agent.life.state(), State::Draining { .. } | State::Stopping { .. } | State::Killing { .. });
+        if !wanted {
+            agent.streak.worker(&agent.exit.clone(), now.wall);
+        }
+    }
+
+    /// Gives an event to a worker's lifecycle and performs what it wants.
+    pub(super) fn live(&mut self, now: Now, name: &AgentName, event: Life, effects: &mut Vec<Effect>) {
+        let jitter = self.random();
+        let fresh = Incarnation(self.last.incarnation + 1);
+        let Some(agent) = self.agents.get_mut(name) else { return };
+        for act in agent.life.handle(now.tick, event, fresh, jitter) {
+            self.act(now, name, act, effects);
+        }
+    }
+
+    pub(super) fn act(&mut self, now: Now, name: &AgentName, act: Act, effects: &mut Vec<Effect>) {
+        let name = name.clone();
+        match act {
+            Act::Sweep(incarnation) => effects.push(Effect::Sweep(name, incarnation)),
+            Act::Spawn(incarnation) => {
+                self.last.incarnation = self.last.incarnation.max(incarnation.0);
+                if let Some(agent) = self.agents.get_mut(&name) {
+                    agent.heard_at = now.tick;
+                }
+                effects.push(Effect::Record(Record::Incarnation(name.clone(), incarnation, now.wall)));
+                effects.push(Effect::Spawn(name, incarnation));
+            }
+            Act::Dial(incarnation) => effects.push(Effect::Dial(name, incarnation)),
+            Act::Drain => effects.push(Effect::Tell(name, ToWorker::Drain)),
+            Act::Terminate(pid) => effects.push(Effect::Terminate(name, pid)),
+            Act::Kill(pid) => effects.push(Effect::Kill(name, pid)),
+            Act::Up => self.came_up(&name, effects),
+            Act::Rest { gave_up } => self.at_rest(now, &name, gave_up, effects),
+            Act::Stuck(left) => {
+                let what = format!("{left} old process(es) do not end; nothing is started beside them");
+                Self::event(now, Some(&name), None, what.clone(), effects);
+                if let Some(agent) = self.agents.get_mut(&name) {
+                    agent.streak.worker(&what, now.wall);
+                }
+            }
+        }
+    }
+
+    fn said(
+        &mut self,
+        now: Now,
+        name: &AgentName,
+        incarnation: Incarnation,
+        word: FromWorker,
+        effects: &mut Vec<Effect>,
+    ) {
+        // An outcome counts whoever brings it; all other news only from the present run.
+        if let FromWorker::Finished(end) = word {
+            self.hear(name, incarnation, now);
+            return self.finished(now, name, &end, effects);
+        }
+        if !self.hear(name, incarnation, now) {
+            return;
+        }
+        match word {
+            FromWorker::Ready(ready) => self.ready(now, name, incarnation, &ready, effects),
+            FromWorker::Started(started) => {
+                if let Some(agent) = self.agents.get_mut(name) {
+                    agent.isolation = started.isolation;
+                }
+                self.started(now, name, started, effects);
+            }
+            FromWorker::Progress(progress) => self.progress(now, name, &progress, effects),
+            FromWorker::Delta(delta) => self.delta(name, &delta, effects),
+            FromWorker::Steered(s) => self.steered(now, s.turn, s.attempt, s.taken, effects),
+            FromWorker::Note(text) => {
+                let text = protocol::text::clip(&text, 2_000).to_owned();
+                Self::event(now, Some(name), None, format!("note: {text}"), effects);
+            }
+            FromWorker::Begun(_) | FromWorker::Beat(_) | FromWorker::Hello(_) | FromWorker::Finished(_) => {}
+        }
+    }
+
+    fn hear(&mut self, name: &AgentName, incarnation: Incarnation, now: Now) -> bool {
+        let Some(agent) = self.agents.get_mut(name).filter(|a| a.life.is_present(incarnation)) else { return false };
+        agent.heard_at = now.tick;
+        true
+    }
+
+    fn ready(
+        &mut self,
+        now: Now,
+        name: &AgentName,
+        incarnation: Incarnation,
+        ready: &Ready,
+        effects: &mut Vec<Effect>,
+    ) {
+        if let Some(agent) = self.agents.get_mut(name) {
+            agent.isolation = ready.isolation;
+        }
+        self.send_again(name, incarnation, &ready.running, effects);
+        self.live(now, name, Life::Ready(incarnation), effects);
+    }
+
+    fn progress(&mut self, now: Now, name: &AgentName, progress: &Progress, effects: &mut Vec<Effect>) {
+        let Some(turn) = self.turn_of(progress.attempt, name) else { return };
+        let detail = protocol::text::clip(&progress.detail, 200).to_owned();
+        let same = turn.doing.as_ref().is_some_and(|d| d.phase == progress.phase && d.detail == detail);
+        if !same {
+            turn.doing =
+                Some(Doing { phase: progress.phase, detail: detail.clone(), since_tick: now.tick, since: now.wall });
+        }
+        let event = SendEvent::Progress { turn: turn.new.id, phase: progress.phase.as_str().to_owned(), detail };
+        for caller in &turn.callers {
+            effects.push(Effect::Reply(*caller, Reply::Event(event.clone())));
+        }
+    }
+
+    fn delta(&mut self, name: &AgentName, delta: &Delta, effects: &mut Vec<Effect>) {
+        let Some(turn) = self.turn_of(delta.attempt, name) else { return };
+        if let Some(doing) = &mut turn.doing
+            && doing.phase == Phase::Thinking
+        {
+            doing.phase = Phase::Answering;
+        }
+        let event = SendEvent::Delta { turn: turn.new.id, text: delta.text.clone() };
+        for caller in &turn.callers {
+            effects.push(Effect::Reply(*caller, Reply::Event(event.clone())));
+        }
+    }
+
+    /// A dead worker's tree is gone and its journal read: outcomes in it count; the rest waits for a replacement, or
+    /// ends if there will be none.
+    fn swept(
+        &mut self,
+        now: Now,
+        name: &AgentName,
+        incarnation: Incarnation,
+        swept: &Swept,
+        effects: &mut Vec<Effect>,
+    ) {
+        for standing in swept.journal.iter().flat_map(|journal| journal.open.values()) {
+            if let Some(end) = &standing.ended {
+                self.finished(now, name, end, effects);
+            }
+        }
+        self.live(now, name, Life::Swept(incarnation, swept.left), effects);
+        let rests = self.agents.get(name).is_some_and(|a| matches!(a.life.state(), State::Down | State::Failed));
+        if rests {
+            self.end_running(now, name, swept, effects);
+        }
+    }
+
+    /// No worker will bring the outcomes of these turns any more.
+    fn end_running(&mut self, now: Now, name: &AgentName, swept: &Swept, effects: &mut Vec<Effect>) {
+        let Some(agent) = self.agents.get(name) else { return };
+        let class = if matches!(agent.life.state(), State::Failed) {
+            FailureClass::WorkerLost
+        } else if agent.killed {
+            FailureClass::Killed
+        } else {
+            FailureClass::Shutdown
+        };
+        let exit = agent.exit.clone();
+        let open: Vec<AttemptId> = self
+            .turns
+            .values()
+            .filter(|turn| turn.of(name))
+            .filter_map(|turn| if let Stage::Running { attempt, .. } = turn.stage { Some(attempt) } else { None })
+            .collect();
+        for attempt in open {
+            let begun = swept.journal.as_ref().and_then(|journal| journal.open.get(&attempt));
+            let never = swept.journal.is_some() && begun.is_none_or(|standing| !standing.prompted);
+            let detail = if never { "the prompt had not reached Codex".to_owned() } else { exit.clone() };
+            self.lost(now, attempt, class, detail, effects);
+        }
+    }
+
+    fn came_up(&mut self, name: &AgentName, effects: &mut Vec<Effect>) {
+        if let Some(agent) = self.agents.get_mut(name) {
+            agent.killed = false;
+            agent.restart = false;
+        }
+        self.agent_reached(name, true, effects);
+    }
+
+    fn at_rest(&mut self, now: Now, name: &AgentName, gave_up: bool, effects: &mut Vec<Effect>) {
+        if gave_up {
+            let exit = self.agents.get(name).map(|a| a.exit.clone()).unwrap_or_default();
+            let text = format!("its worker ended too often in a row; the last time: {exit}");
+            let words = format!(
+                "⛔ Agent {name} has failed: {text}\nNext: `cofferdam logs {name}`, then `cofferdam start {name}`"
+            );
+            self.alert(now, name, &words, effects);
+            let waiting: Vec<TurnId> = self
+                .turns
+                .values()
+                .filter(|turn| turn.of(name) && !matches!(turn.stage, Stage::Running { .. }))
+                .map(|turn| turn.new.id)
+                .collect();
+            for id in waiting {
+                self.fail_waiting(now, id, FailureClass::WorkerLost, &text, effects);
+            }
+        }
+        self.agent_reached(name, !gave_up, effects);
+        self.rested(now, name, effects);
+    }
+
+    /// A worker that gives no sign of life is killed; its replacement reads its journal.
+    pub(super) fn wedged(&mut self, now: Now, name: &AgentName, why: &str, effects: &mut Vec<Effect>) {
+        if let Some(agent) = self.agents.get_mut(name) {
+            agent.heard_at = now.tick;
+            Self::event(now, Some(name), None, format!("worker given up: {why}"), effects);
+            self.live(now, name, Life::Wedged, effects);
+        }
+    }
+
+    pub(super) fn fleet_deadlines(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let names: Vec<AgentName> = self.agents.keys().cloned().collect();
+        for name in names {
+            let Some(agent) = self.agents.get(&name) else { continue };
+            if agent.life.deadline().is_some_and(|by| by <= now.tick) {
+                self.live(now, &name, Life::Timeout, effects);
+            } else if agent.life.is_up() && self.silence_ends(&name).is_some_and(|by| by <= now.tick) {
+                self.wedged(now, &name, "no sign of life", effects);
+            }
+        }
+    }
+
+    fn silence_ends(&self, name: &AgentName) -> Option<u64> {
+        let agent = self.agents.get(name).filter(|agent| agent.life.is_up())?;
+        let busy = !agent.lanes.is_empty() && self.running_of(name) > 0;
+        Some(agent.heard_at + if busy { BUSY_SILENCE_MS } else { IDLE_SILENCE_MS })
+    }
+
+    pub(super) fn fleet_deadline(&self) -> Option<u64> {
+        self.agents.iter().filter_map(|(name, agent)| agent.life.deadline().or_else(|| self.silence_ends(name))).min()
+    }
+}

@@ -1,0 +1,338 @@
+//! What goes out next, by which bot, and what follows a failure.
+//!
+//! ```text
+//!   made --> waiting --> in flight --> sent
+//!              ^            |--- later (the server's own pause, kept exactly) --> waiting
+//!              |            |--- failed, uncertain (growing pause) -------------> waiting
+//!              +------------+--- impossible, or too many tries -----------------> dead
+//! ```
+//! * A bot's posts never wait for another bot's.
+//! * In a chat one post is in flight, in the order in which they were made; status messages give way to the rest.
+//! * A pause that the server asked for holds the whole bot, exactly as long, across restarts.
+
+use super::nouns::{Chat, Now, OpenPost, Post, PostId, PostKind, PostState, Record};
+use super::words::{Delivery, Effect};
+use std::collections::BTreeMap;
+
+/// Tries of one piece before the post is dead. With the pauses below that is more than a day.
+pub const TRIES_MAX: u32 = 48;
+/// First pause after a failure. Milliseconds.
+const PAUSE_FIRST_MS: u64 = 1_000;
+/// Longest pause after a failure. Milliseconds.
+const PAUSE_MAX_MS: u64 = 30 * 60 * 1_000;
+/// Posts of a bot in flight at once: below the Bot API's 30 messages a second even if each takes 0.3 s.
+const IN_FLIGHT_MAX: usize = 8;
+/// Longest pause of the server that is believed; a longer one is kept in parts. Milliseconds.
+const LATER_MAX_MS: u64 = 24 * 60 * 60 * 1_000;
+
+#[derive(Clone, Debug)]
+struct Waiting {
+    post: Post,
+    /// Tick before which it must not be tried.
+    not_before: u64,
+    in_flight: bool,
+}
+
+/// Every post that is not at its end.
+#[derive(Clone, Debug, Default)]
+pub struct Outbox {
+    posts: BTreeMap<PostId, Waiting>,
+    /// Ticks until which a bot has to pause.
+    paused: BTreeMap<String, u64>,
+    last: u64,
+}
+
+/// What the end of a post means to others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// As it was.
+    pub post: Post,
+    /// Telegram's id, if it was sent.
+    pub message: Option<i64>,
+    /// Why it is dead, if it is.
+    pub dead: Option<String>,
+}
+
+impl Outbox {
+    /// What the ledger remembers. Posts that were in flight when we ended may have arrived.
+    pub fn recover(&mut self, now: Now, last: u64, posts: Vec<OpenPost>) {
+        self.last = last;
+        for open in posts {
+            if open.message.is_none() {
+                let wait = open.not_before.saturating_sub(now.wall).min(LATER_MAX_MS);
+                self.posts
+                    .insert(open.post.id, Waiting { post: open.post, not_before: now.tick + wait, in_flight: false });
+            }
+        }
+    }
+
+    /// Makes a post; its record commits before it is delivered.
+    pub fn post(&mut self, now: Now, draft: Draft, effects: &mut Vec<Effect>) -> PostId {
+        self.last += 1;
+        let post = Post {
+            id: PostId(self.last),
+            turn: draft.turn,
+            kind: draft.kind,
+            to: draft.to,
+            reply_to: draft.reply_to,
+            edits: draft.edits,
+            body: draft.body,
+            sent_pieces: 0,
+            tries: 0,
+            maybe_repeated: false,
+            plain: false,
+            at: now.wall,
+        };
+        let id = post.id;
+        effects.push(Effect::Record(Record::Post(post.clone())));
+        self.posts.insert(id, Waiting { post, not_before: now.tick, in_flight: false });
+        id
+    }
+
+    /// Withdraws a post that is not in flight, if nothing of it was sent.
+    pub fn withdraw(&mut self, now: Now, id: PostId, why: &str, effects: &mut Vec<Effect>) -> bool {
+        let free = self.posts.get(&id).is_some_and(|w| !w.in_flight && w.post.sent_pieces == 0);
+        if free {
+            self.posts.remove(&id);
+            effects.push(Effect::Record(Record::PostState(id, PostState::Dead(why.to_owned()), now.wall)));
+        }
+        free
+    }
+
+    /// Posts of a bot that wait.
+    pub fn waiting(&self, bot: &str) -> u32 {
+        u32::try_from(self.posts.values().filter(|w| w.post.to.bot == bot).count()).unwrap_or(u32::MAX)
+    }
+
+    /// Sends what may be sent.
+    pub fn pump(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        for id in self.due(now.tick) {
+            if let Some(waiting) = self.posts.get_mut(&id) {
+                waiting.in_flight = true;
+                effects.push(Effect::Deliver(waiting.post.clone()));
+            }
+        }
+    }
+
+    fn due(&self, tick: u64) -> Vec<PostId> {
+        let mut bots: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut chats: BTreeMap<&Chat, PostId> = BTreeMap::new();
+        for waiting in self.posts.values().filter(|w| w.in_flight) {
+            *bots.entry(&waiting.post.to.bot).or_default() += 1;
+            chats.insert(&waiting.post.to, waiting.post.id);
+        }
+        let mut due = Vec::new();
+        // Status messages come last: an end must not wait behind one.
+        let rank = |w: &&Waiting| (w.post.kind == PostKind::Status, w.post.id);
+        let mut order: Vec<&Waiting> = self.posts.values().filter(|w| !w.in_flight).collect();
+        order.sort_by_key(rank);
+        for waiting in order {
+            let to = &waiting.post.to;
+            let busy = chats.contains_key(to);
+            // The first of a chat holds its place even if it must pause: order per chat.
+            chats.entry(to).or_insert(waiting.post.id);
+            let in_flight = bots.entry(&to.bot).or_default();
+            let paused = self.paused.get(&to.bot).is_some_and(|until| *until > tick);
+            if !busy && !paused && waiting.not_before <= tick && *in_flight < IN_FLIGHT_MAX {
+                *in_flight += 1;
+                due.push(waiting.post.id);
+            }
+        }
+        due
+    }
+
+    /// Takes what became of a piece. The end of a post is returned.
+    pub fn delivered(
+        &mut self,
+        now: Now,
+        id: PostId,
+        delivery: Delivery,
+        jitter: u64,
+        effects: &mut Vec<Effect>,
+    ) -> Option<Ended> {
+        let waiting = self.posts.get_mut(&id).filter(|w| w.in_flight)?;
+        waiting.in_flight = false;
+        let post = &mut waiting.post;
+        let (pause, why) = match delivery {
+            Delivery::Sent { message, more: false } => {
+                return self.end(now, id, PostState::Sent(message), message, None, effects);
+            }
+            Delivery::Sent { more: true, .. } => {
+                post.sent_pieces += 1;
+                (post.tries, post.maybe_repeated) = (0, false);
+                (0, String::new())
+            }
+            Delivery::Later(ms) => {
+                let ms = ms.min(LATER_MAX_MS);
+                self.paused.insert(post.to.bot.clone(), now.tick + ms);
+                (ms, "the server asked for a pause".to_owned())
+            }
+            Delivery::Failed(why) => (Self::pause(post, jitter), why),
+            Delivery::Uncertain(why) => {
+                post.maybe_repeated = true;
+                (Self::pause(post, jitter), why)
+            }
+            Delivery::Unformatted(why) if !post.plain => {
+                post.plain = true;
+                (0, why)
+            }
+            Delivery::Unformatted(why) | Delivery::Impossible(why) => {
+                return self.end(now, id, PostState::Dead(why.clone()), None, Some(why), effects);
+            }
+        };
+        if post.tries >= TRIES_MAX {
+            let why = format!("given up after {TRIES_MAX} tries: {why}");
+            return self.end(now, id, PostState::Dead(why.clone()), None, Some(why), effects);
+        }
+        waiting.not_before = now.tick + pause;
+        let state = PostState::Waiting {
+            not_before: now.wall + pause,
+            sent_pieces: waiting.post.sent_pieces,
+            tries: waiting.post.tries,
+            maybe_repeated: waiting.post.maybe_repeated,
+            plain: waiting.post.plain,
+            why,
+        };
+        effects.push(Effect::Record(Record::PostState(id, state, now.wall)));
+        None
+    }
+
+    fn pause(post: &mut Post, jitter: u64) -> u64 {
+        let pause = PAUSE_FIRST_MS.saturating_mul(1 << post.tries.min(20)).min(PAUSE_MAX_MS);
+        post.tries += 1;
+        pause + jitter % (pause / 10 + 1)
+    }
+
+    fn end(
+        &mut self,
+        now: Now,
+        id: PostId,
+        state: PostState,
+        message: Option<i64>,
+        dead: Option<String>,
+        effects: &mut Vec<Effect>,
+    ) -> Option<Ended> {
+        let waiting = self.posts.remove(&id)?;
+        effects.push(Effect::Record(Record::PostState(id, state, now.wall)));
+        Some(Ended { post: waiting.post, message, dead })
+    }
+
+    /// When something may be sent again that has to wait.
+    pub fn deadline(&self) -> Option<u64> {
+        let of = |w: &Waiting| w.not_before.max(self.paused.get(&w.post.to.bot).copied().unwrap_or(0));
+        self.posts.values().filter(|w| !w.in_flight).map(of).min()
+    }
+}
+
+/// A post before it has a number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft {
+    /// See [`Post`].
+    pub turn: Option<protocol::TurnId>,
+    /// See [`Post`].
+    pub kind: PostKind,
+    /// See [`Post`].
+    pub to: Chat,
+    /// See [`Post`].
+    pub reply_to: Option<i64>,
+    /// See [`Post`].
+    pub edits: Option<i64>,
+    /// See [`Post`].
+    pub body: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chat(bot: &str, chat: i64) -> Chat {
+        Chat { bot: bot.into(), chat, topic: None }
+    }
+
+    fn at(tick: u64) -> Now {
+        Now { tick, wall: 1_000_000 + tick }
+    }
+
+    fn draft(bot: &str, to: i64, kind: PostKind) -> Draft {
+        Draft { turn: None, kind, to: chat(bot, to), reply_to: None, edits: None, body: "x".into() }
+    }
+
+    fn sent(effects: &mut Vec<Effect>) -> Vec<u64> {
+        let ids = effects.iter().filter_map(|e| if let Effect::Deliver(p) = e { Some(p.id.0) } else { None }).collect();
+        effects.clear();
+        ids
+    }
+
+    #[test]
+    fn order_holds_in_a_chat_and_a_status_gives_way() {
+        let (mut outbox, mut effects) = (Outbox::default(), Vec::new());
+        outbox.post(at(0), draft("b", 1, PostKind::Status), &mut effects);
+        outbox.post(at(0), draft("b", 1, PostKind::Final), &mut effects);
+        outbox.post(at(0), draft("b", 1, PostKind::Notice), &mut effects);
+        outbox.post(at(0), draft("b", 2, PostKind::Notice), &mut effects);
+        outbox.pump(at(0), &mut effects);
+        assert_eq!(sent(&mut effects), [2, 4]);
+        let end = outbox.delivered(at(1), PostId(2), Delivery::Sent { message: Some(9), more: false }, 0, &mut effects);
+        assert_eq!(end.unwrap().message, Some(9));
+        outbox.pump(at(1), &mut effects);
+        assert_eq!(sent(&mut effects), [3]);
+    }
+
+    #[test]
+    fn a_pause_of_the_server_is_kept_exactly_and_by_that_bot_alone() {
+        let (mut outbox, mut effects) = (Outbox::default(), Vec::new());
+        outbox.post(at(0), draft("slow", 1, PostKind::Final), &mut effects);
+        outbox.pump(at(0), &mut effects);
+        outbox.delivered(at(10), PostId(1), Delivery::Later(7_000), 0, &mut effects);
+        assert!(effects.iter().any(|e| matches!(e, Effect::Record(Record::PostState(
+            PostId(1), PostState::Waiting { not_before, tries: 0, .. }, _)) if *not_before == 1_000_000 + 7_010)));
+        outbox.post(at(11), draft("slow", 2, PostKind::Final), &mut effects);
+        outbox.post(at(11), draft("quick", 1, PostKind::Final), &mut effects);
+        effects.clear();
+        outbox.pump(at(11), &mut effects);
+        assert_eq!(sent(&mut effects), [3]);
+        outbox.pump(at(7_009), &mut effects);
+        assert_eq!(sent(&mut effects), [] as [u64; 0]);
+        assert_eq!(outbox.deadline(), Some(7_010));
+        outbox.pump(at(7_010), &mut effects);
+        assert_eq!(sent(&mut effects), [1, 2]);
+    }
+
+    #[test]
+    fn a_lost_answer_marks_the_repetition_and_pieces_go_on_where_they_stood() {
+        let (mut outbox, mut effects) = (Outbox::default(), Vec::new());
+        outbox.post(at(0), draft("b", 1, PostKind::Final), &mut effects);
+        outbox.pump(at(0), &mut effects);
+        outbox.delivered(at(1), PostId(1), Delivery::Sent { message: Some(5), more: true }, 0, &mut effects);
+        outbox.pump(at(1), &mut effects);
+        outbox.delivered(at(2), PostId(1), Delivery::Uncertain("cut".into()), 0, &mut effects);
+        effects.clear();
+        outbox.pump(at(2), &mut effects);
+        assert_eq!(sent(&mut effects), [] as [u64; 0]);
+        outbox.pump(at(1_002), &mut effects);
+        let Some(Effect::Deliver(post)) = effects.first() else { panic!("nothing sent") };
+        assert!(post.maybe_repeated);
+        assert_eq!((post.sent_pieces, post.tries), (1, 1));
+    }
+
+    #[test]
+    fn formatting_falls_back_to_plain_and_tries_have_an_end() {
+        let (mut outbox, mut effects) = (Outbox::default(), Vec::new());
+        outbox.post(at(0), draft("b", 1, PostKind::Final), &mut effects);
+        outbox.pump(at(0), &mut effects);
+        assert_eq!(outbox.delivered(at(0), PostId(1), Delivery::Unformatted("x".into()), 0, &mut effects), None);
+        let mut tick = 0;
+        for turn in 0.. {
+            effects.clear();
+            outbox.pump(at(tick), &mut effects);
+            let Some(Effect::Deliver(post)) = effects.first() else { panic!("nothing sent at try {turn}") };
+            assert!(post.plain);
+            if let Some(end) = outbox.delivered(at(tick), PostId(1), Delivery::Failed("503".into()), 0, &mut effects) {
+                assert!(end.dead.unwrap().contains("503"));
+                assert_eq!(turn + 1, u64::from(TRIES_MAX));
+                return;
+            }
+            tick = outbox.deadline().unwrap();
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Identical failures in a row: counted per agent, told once, forgotten at the first answer.
+
+use super::nouns::Wall;
+use protocol::FailureClass;
+use protocol::control::LastError;
+
+/// Longest text that two failures are compared by, in characters: ids and times behind it differ anyway.
+const COMPARED_CHARS: usize = 80;
+
+/// The failures of one agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Streak {
+    last: Option<LastError>,
+    fingerprint: String,
+}
+
+impl Streak {
+    /// A turn failed. Whether owners are to be told: at the `alert_after`th identical failure, once.
+    pub fn failed(&mut self, class: FailureClass, text: &str, at: Wall, alert_after: u32) -> bool {
+        let fingerprint = fingerprint(class.as_str(), text);
+        let before = if fingerprint == self.fingerprint { self.count() } else { 0 };
+        self.fingerprint = fingerprint;
+        let streak = before.saturating_add(1);
+        self.last = Some(LastError { class: class.to_string(), text: text.to_owned(), at, streak });
+        streak == alert_after
+    }
+
+    /// A turn completed. Returns the streak that it ended.
+    pub fn completed(&mut self) -> u32 {
+        self.fingerprint.clear();
+        self.last.as_mut().map_or(0, |last| std::mem::take(&mut last.streak))
+    }
+
+    /// Something about the worker itself went wrong.
+    pub fn worker(&mut self, text: &str, at: Wall) {
+        let fingerprint = fingerprint("worker", text);
+        let before = if fingerprint == self.fingerprint { self.count() } else { 0 };
+        self.fingerprint = fingerprint;
+        self.last =
+            Some(LastError { class: "worker".into(), text: text.to_owned(), at, streak: before.saturating_add(1) });
+    }
+
+    /// How many in a row.
+    pub fn count(&self) -> u32 {
+        self.last.as_ref().map_or(0, |last| last.streak)
+    }
+
+    /// The latest failure.
+    pub const fn last(&self) -> Option<&LastError> {
+        self.last.as_ref()
+    }
+}
+
+/// What makes two failures identical: the class, and the text without digits.
+fn fingerprint(class: &str, text: &str) -> String {
+    let words: String = text.chars().filter(|c| !c.is_ascii_digit()).take(COMPARED_CHARS).collect();
+    format!("{class}|{words}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_third_identical_failure_is_told_once() {
+        let mut streak = Streak::default();
+        let told: Vec<bool> =
+            (0..5).map(|n| streak.failed(FailureClass::Auth, &format!("request {n} refused"), n, 3)).collect();
+        assert_eq!(told, [false, false, true, false, false]);
+        assert_eq!(streak.count(), 5);
+        assert_eq!(streak.completed(), 5);
+        assert_eq!(streak.last().map(|l| l.streak), Some(0));
+    }
+
+    #[test]
+    fn another_failure_begins_anew() {
+        let mut streak = Streak::default();
+        streak.failed(FailureClass::Auth, "x", 0, 3);
+        streak.failed(FailureClass::Auth, "x", 1, 3);
+        assert!(!streak.failed(FailureClass::Network, "x", 2, 3));
+        assert_eq!(streak.count(), 1);
+        assert!(!streak.failed(FailureClass::Auth, "x", 3, 3));
+    }
+}

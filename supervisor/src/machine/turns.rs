@@ -1,0 +1,406 @@
+//! Turns from their acceptance to the moment when a worker has them.
+
+use super::admission::{Demand, Limits};
+use super::nouns::{Conversation, NewAttempt, NewTurn, Now, Record, Source, UpdateEnd, UpdateId};
+use super::setup::QueueMode;
+use super::words::Effect;
+use super::{Going, Machine, Stage, Try, Turn};
+use protocol::control::{Reply, SendEvent};
+use protocol::from_worker::Started;
+use protocol::to_worker::{Begin, Interrupt, InterruptReason, Steer};
+use protocol::{AgentName, AttemptId, Incarnation, Route, Runtime, Text, ToWorker, TurnId};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Largest prompt in bytes: larger ones are no message but a file, and a file belongs into the workspace.
+pub(super) const PROMPT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Longest wait of a turn in its lane: after a day nobody waits for the answer any more. Milliseconds.
+const QUEUED_MAX_MS: u64 = 24 * 60 * 60 * 1_000;
+/// From the wish to stop a turn to the end of a worker that does not react. Milliseconds.
+const STOP_WITHIN_MS: u64 = 20_000;
+
+/// A turn that somebody wants.
+#[derive(Debug)]
+pub(super) struct Wish {
+    pub(super) conversation: Conversation,
+    pub(super) source: Source,
+    pub(super) update: Option<UpdateId>,
+    pub(super) prompt: String,
+    pub(super) retry_of: Option<TurnId>,
+}
+
+impl Machine {
+    /// Accepts a turn or says why not. The number that is returned is how many are before it in its lane.
+    pub(super) fn accept(&mut self, now: Now, wish: Wish, effects: &mut Vec<Effect>) -> Result<(TurnId, u32), String> {
+        self.may_accept(&wish)?;
+        self.last.turn += 1;
+        let id = TurnId(self.last.turn);
+        let lane_name = wish.conversation.name.clone();
+        let agent_name = wish.conversation.agent.clone();
+        let new = NewTurn {
+            id,
+            conversation: wish.conversation,
+            source: wish.source,
+            update: wish.update,
+            prompt: wish.prompt,
+            retry_of: wish.retry_of,
+            at: now.wall,
+        };
+        effects.push(Effect::Record(Record::Turn(new.clone())));
+        self.turns.insert(id, Turn::new(new, now.tick));
+        let agent = self.agents.get_mut(&agent_name).ok_or_else(|| unknown(&agent_name))?;
+        let lane = agent.lanes.entry(lane_name).or_default();
+        let before = u32::try_from(lane.len()).unwrap_or(u32::MAX);
+        lane.push_back(id);
+        if before > 0 {
+            self.during_a_turn(now, &agent_name, id, effects);
+        }
+        Ok((id, before))
+    }
+
+    fn may_accept(&self, wish: &Wish) -> Result<(), String> {
+        let name = &wish.conversation.agent;
+        if self.going != Going::Staying {
+            return Err("cofferdam is shutting down; send it again after the next start".into());
+        }
+        if let Some(why) = &self.ledger_stuck {
+            return Err(format!("messages cannot be stored at this time: {why}"));
+        }
+        let (Some(agent), Some(policy)) = (self.agents.get(name), self.setup.agents.get(name)) else {
+            return Err(unknown(name));
+        };
+        if agent.removed {
+            return Err(unknown(name));
+        }
+        if matches!(agent.life.state(), super::lifecycle::State::Failed) {
+            return Err(format!("agent {name} has failed ({}); `cofferdam start {name}` tries again", agent.exit));
+        }
+        if !agent.life.wanted_up() && !agent.restart {
+            return Err(format!("agent {name} is stopped; `cofferdam start {name}` starts it"));
+        }
+        if wish.prompt.trim().is_empty() {
+            return Err("the message is empty".into());
+        }
+        if wish.prompt.len() > PROMPT_BYTES_MAX {
+            return Err(format!(
+                "the message is larger than {} MiB; put it into a file of the workspace",
+                PROMPT_BYTES_MAX / 1024 / 1024
+            ));
+        }
+        let waiting = self.waiting_of(name);
+        if waiting >= policy.queue_max {
+            return Err(format!("queue full: {waiting} waiting"));
+        }
+        Ok(())
+    }
+
+    /// Turns of an agent that wait.
+    pub(super) fn waiting_of(&self, agent: &AgentName) -> u32 {
+        let waiting = |turn: &&Turn| turn.of(agent) && !matches!(turn.stage, Stage::Running { .. });
+        u32::try_from(self.turns.values().filter(waiting).count()).unwrap_or(u32::MAX)
+    }
+
+    /// Turns of an agent that run.
+    pub(super) fn running_of(&self, agent: &AgentName) -> u32 {
+        let running = |turn: &&Turn| turn.of(agent) && matches!(turn.stage, Stage::Running { .. });
+        u32::try_from(self.turns.values().filter(running).count()).unwrap_or(u32::MAX)
+    }
+
+    /// A message came while its lane was busy: the agent's queue mode decides.
+    fn during_a_turn(&mut self, now: Now, agent: &AgentName, id: TurnId, effects: &mut Vec<Effect>) {
+        let Some(mode) = self.setup.agents.get(agent).map(|a| a.queue) else { return };
+        let Some(running) = self.runner_before(id) else { return };
+        match mode {
+            QueueMode::Queue | QueueMode::Collect => {}
+            QueueMode::Interrupt => self.stop_turn(now, running, "a newer message", effects),
+            QueueMode::Steer => self.offer(agent, running, id, effects),
+        }
+    }
+
+    /// The running head of the lane of `id`.
+    fn runner_before(&self, id: TurnId) -> Option<TurnId> {
+        let turn = self.turns.get(&id)?;
+        let head = *self.agents.get(&turn.new.conversation.agent)?.lanes.get(&turn.new.conversation.name)?.front()?;
+        let runs = matches!(self.turns.get(&head)?.stage, Stage::Running { .. });
+        (runs && head != id).then_some(head)
+    }
+
+    fn offer(&mut self, agent: &AgentName, running: TurnId, id: TurnId, effects: &mut Vec<Effect>) {
+        let Some(Stage::Running { attempt, thread: Some(_), .. }) = self.turns.get(&running).map(|t| t.stage.clone())
+        else {
+            return;
+        };
+        let steerable = self.turns.get(&running).is_some_and(|t| {
+            t.stopping.is_none() && t.tries.last().is_some_and(|last| last.route.runtime == Runtime::Codex)
+        });
+        let Some(turn) = self.turns.get_mut(&id) else { return };
+        if steerable {
+            turn.stage = Stage::Offered;
+            let text = Text::Inline(turn.new.prompt.clone());
+            effects.push(Effect::Tell(agent.clone(), ToWorker::Steer(Steer { attempt, turn: id, text })));
+        }
+    }
+
+    /// Whether an offered text was taken.
+    pub(super) fn steered(&mut self, now: Now, id: TurnId, attempt: AttemptId, taken: bool, effects: &mut Vec<Effect>) {
+        let Some(turn) = self.turns.get_mut(&id).filter(|t| t.stage == Stage::Offered) else { return };
+        turn.stage = Stage::Queued;
+        if let Some(into) = self.attempts.get(&attempt).copied().filter(|_| taken) {
+            self.join(now, id, into, effects);
+        }
+    }
+
+    /// Ends `id` as a part of `into`.
+    fn join(&mut self, now: Now, id: TurnId, into: TurnId, effects: &mut Vec<Effect>) {
+        let Some(turn) = self.turns.get_mut(&id) else { return };
+        let callers = std::mem::take(&mut turn.callers);
+        for caller in &callers {
+            effects.push(Effect::Reply(*caller, Reply::Event(SendEvent::Joined { turn: id, into })));
+            self.callers.insert(*caller, super::Caller::Turn(into));
+        }
+        if let Some(target) = self.turns.get_mut(&into) {
+            target.callers.extend(callers);
+        }
+        self.close(now, id, &super::nouns::TurnEnd::Joined(into), String::new(), UpdateEnd::Joined(into), effects);
+    }
+
+    /// Sends what may be sent.
+    pub(super) fn admit(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if self.going != Going::Staying {
+            return;
+        }
+        let limits = Limits { extra_max: self.setup.max_turns, starts_max: self.setup.starts_max };
+        let mut demands = self.demands();
+        while let Some(name) = self.admission.next(now.tick, limits, &demands) {
+            let Some(id) = self.next_of(&name) else { return };
+            self.collect(now, &name, id, effects);
+            self.admission.began(&name, now.tick);
+            self.begin(now, id, effects);
+            if let Some(demand) = demands.get_mut(&name) {
+                demand.running += 1;
+                demand.ready = demand.ready.saturating_sub(1);
+            }
+        }
+    }
+
+    fn demands(&self) -> BTreeMap<AgentName, Demand> {
+        let up = self.agents.iter().filter(|(_, agent)| agent.life.is_up() && !agent.lanes.is_empty());
+        up.filter_map(|(name, agent)| {
+            let policy = self.setup.agents.get(name)?;
+            let ready = agent.lanes.values().filter(|lane| self.is_ready(lane)).count();
+            let ready = u32::try_from(ready).unwrap_or(u32::MAX);
+            Some((name.clone(), Demand { running: self.running_of(name), ready, running_max: policy.max_turns }))
+        })
+        .collect()
+    }
+
+    fn is_ready(&self, lane: &VecDeque<TurnId>) -> bool {
+        lane.front().and_then(|id| self.turns.get(id)).is_some_and(|turn| turn.stage == Stage::Queued)
+    }
+
+    /// The oldest ready turn of an agent.
+    fn next_of(&self, name: &AgentName) -> Option<TurnId> {
+        let lanes = self.agents.get(name)?.lanes.values();
+        lanes.filter(|lane| self.is_ready(lane)).filter_map(|lane| lane.front()).min().copied()
+    }
+
+    /// In collect mode all that wait in the lane become part of its head.
+    fn collect(&mut self, now: Now, name: &AgentName, head: TurnId, effects: &mut Vec<Effect>) {
+        if self.setup.agents.get(name).is_none_or(|a| a.queue != QueueMode::Collect) {
+            return;
+        }
+        let Some(lane) = self.turns.get(&head).map(|t| t.new.conversation.name.clone()) else { return };
+        let Some(agent) = self.agents.get(name) else { return };
+        let others: Vec<TurnId> = agent.lanes.get(&lane).into_iter().flatten().skip(1).copied().collect();
+        for id in others {
+            let Some(text) = self.turns.get(&id).map(|t| t.new.prompt.clone()) else { continue };
+            if let Some(turn) = self.turns.get_mut(&head)
+                && turn.new.prompt.len() + text.len() < PROMPT_BYTES_MAX
+            {
+                turn.new.prompt.push_str("\n\n");
+                turn.new.prompt.push_str(&text);
+                turn.collected.push(id);
+                self.join(now, id, head, effects);
+            }
+        }
+    }
+
+    fn begin(&mut self, now: Now, id: TurnId, effects: &mut Vec<Effect>) {
+        let Some(turn) = self.turns.get_mut(&id) else { return };
+        let name = turn.new.conversation.agent.clone();
+        let Some(incarnation) =
+            self.agents.get(&name).and_then(|a| a.life.process()).map(|process| process.incarnation)
+        else {
+            return;
+        };
+        let Some(policy) = self.setup.agents.get(&name) else { return };
+        let Some(route) = policy.routes.get(turn.route).or_else(|| policy.routes.first()).cloned() else { return };
+        let current = self.threads.entry(turn.new.conversation.clone()).or_default();
+        turn.generation = current.generation;
+        self.last.attempt += 1;
+        let attempt = AttemptId(self.last.attempt);
+        let thread = current.id.clone();
+        turn.stage = Stage::Running { attempt, incarnation, thread: None };
+        turn.doing = None;
+        turn.tries.push(Try { attempt, route: route.clone(), outcome: None });
+        self.attempts.insert(attempt, id);
+        let new = NewAttempt {
+            id: attempt,
+            turn: id,
+            incarnation,
+            route: route.clone(),
+            thread: thread.clone(),
+            at: now.wall,
+        };
+        effects.push(Effect::Record(Record::Attempt(new)));
+        self.send_begin(id, attempt, route, thread, effects);
+    }
+
+    fn send_begin(
+        &self,
+        id: TurnId,
+        attempt: AttemptId,
+        route: Route,
+        thread: Option<String>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(turn) = self.turns.get(&id) else { return };
+        let prompt = Text::Inline(turn.new.prompt.clone());
+        let begin = Begin { attempt, turn: id, thread, prompt, route };
+        effects.push(Effect::Tell(turn.new.conversation.agent.clone(), ToWorker::Begin(Box::new(begin))));
+    }
+
+    /// A worker told all that it has: an attempt that is not among it was never begun, and is sent again.
+    pub(super) fn send_again(
+        &mut self,
+        name: &AgentName,
+        incarnation: Incarnation,
+        running: &[AttemptId],
+        effects: &mut Vec<Effect>,
+    ) {
+        let mut lost = Vec::new();
+        for turn in self.turns.values_mut().filter(|turn| turn.of(name)) {
+            if let Stage::Running { attempt, incarnation: sent_to, .. } = &mut turn.stage {
+                *sent_to = incarnation;
+                if !running.contains(attempt) {
+                    lost.push((turn.new.id, *attempt));
+                }
+            }
+        }
+        for (id, attempt) in lost {
+            let Some(turn) = self.turns.get(&id) else { continue };
+            let Some(route) = turn.tries.last().map(|t| t.route.clone()) else { continue };
+            let thread = self.threads.get(&turn.new.conversation).and_then(|t| t.id.clone());
+            self.send_begin(id, attempt, route, thread, effects);
+            let stop = turn.stopping.is_some();
+            if stop {
+                let interrupt = Interrupt { attempt, reason: InterruptReason::Asked };
+                effects.push(Effect::Tell(name.clone(), ToWorker::Interrupt(interrupt)));
+            }
+        }
+    }
+
+    /// Codex runs an attempt.
+    pub(super) fn started(&mut self, now: Now, name: &AgentName, started: Started, effects: &mut Vec<Effect>) {
+        self.admission.started(name);
+        let Some(turn) = self.turn_of(started.attempt, name) else { return };
+        if let Stage::Running { thread, .. } = &mut turn.stage
+            && thread.is_none()
+        {
+            *thread = Some(started.thread.clone());
+            effects.push(Effect::Record(Record::AttemptStarted(started.attempt, started.thread, now.wall)));
+        }
+    }
+
+    /// The open turn that an attempt of this agent is running for.
+    pub(super) fn turn_of(&mut self, attempt: AttemptId, name: &AgentName) -> Option<&mut Turn> {
+        let id = self.attempts.get(&attempt)?;
+        let turn = self.turns.get_mut(id)?;
+        let runs = matches!(turn.stage, Stage::Running { attempt: running, .. } if running == attempt);
+        (turn.of(name) && runs).then_some(turn)
+    }
+
+    /// Stops a turn: what runs is interrupted, what waits is cancelled.
+    pub(super) fn stop_turn(&mut self, now: Now, id: TurnId, by: &str, effects: &mut Vec<Effect>) {
+        let Some(turn) = self.turns.get_mut(&id) else { return };
+        if let Stage::Running { attempt, .. } = turn.stage {
+            if turn.stopping.is_none() {
+                turn.stopping = Some((by.to_owned(), now.tick + STOP_WITHIN_MS));
+                let name = turn.new.conversation.agent.clone();
+                Self::event(now, Some(&name), Some(id), format!("stop wanted by {by}"), effects);
+                let interrupt = Interrupt { attempt, reason: InterruptReason::Asked };
+                effects.push(Effect::Tell(name, ToWorker::Interrupt(interrupt)));
+            }
+        } else {
+            self.cancel(now, id, format!("cancelled by {by}"), effects);
+        }
+    }
+
+    /// Turns whose time has come: retries go on, waits that are too long end, workers that do not stop are given up.
+    pub(super) fn turn_deadlines(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let (mut late, mut stuck) = (Vec::new(), Vec::new());
+        for turn in self.turns.values_mut() {
+            match turn.stage {
+                Stage::Pausing { until } if until <= now.tick => turn.stage = Stage::Queued,
+                Stage::Pausing { .. } => {}
+                Stage::Queued | Stage::Offered => {
+                    if now.tick >= turn.accepted_tick + QUEUED_MAX_MS {
+                        late.push(turn.new.id);
+                    }
+                }
+                Stage::Running { .. } => {
+                    if let Some((_, by)) = &mut turn.stopping
+                        && *by <= now.tick
+                    {
+                        *by = now.tick + STOP_WITHIN_MS;
+                        stuck.push(turn.new.conversation.agent.clone());
+                    }
+                }
+            }
+        }
+        for id in late {
+            self.cancel(now, id, "it waited a whole day without its turn".into(), effects);
+        }
+        for name in stuck {
+            self.wedged(now, &name, "it did not stop a turn", effects);
+        }
+    }
+
+    /// See [`Machine::turn_deadlines`].
+    pub(super) fn turn_deadline(&self) -> Option<u64> {
+        let of = |turn: &Turn| match turn.stage {
+            Stage::Pausing { until } => Some(until),
+            Stage::Queued | Stage::Offered => Some(turn.accepted_tick + QUEUED_MAX_MS),
+            Stage::Running { .. } => turn.stopping.as_ref().map(|(_, by)| *by),
+        };
+        self.turns.values().filter_map(of).min()
+    }
+}
+
+impl Turn {
+    /// A turn that waits.
+    pub(super) fn new(new: NewTurn, tick: u64) -> Self {
+        Self {
+            new,
+            stage: Stage::Queued,
+            tries: Vec::new(),
+            route: 0,
+            route_tries: 0,
+            stopping: None,
+            doing: None,
+            callers: BTreeSet::new(),
+            status: super::status::Status::default(),
+            accepted_tick: tick,
+            generation: 0,
+            collected: Vec::new(),
+        }
+    }
+
+    /// Whether it is a turn of this agent.
+    pub(super) fn of(&self, agent: &AgentName) -> bool {
+        self.new.conversation.agent == *agent
+    }
+}
+
+fn unknown(name: &AgentName) -> String {
+    format!("there is no agent {name}; `cofferdam ps` lists them")
+}

@@ -1,0 +1,401 @@
+//! The only loop, and the only place where the machine meets the world.
+//!
+//! ```text
+//!   1 fire what is due        deadline, beat
+//!   2 wait for one source     link | children | SIGTERM | the next deadline  -> Input
+//!   3 Machine::handle         -> Effects
+//!   4 and 5 perform them      in order: a Journal is on disk before the next effect
+//!   6 log the input and what followed
+//! ```
+//! What an effect answers at once (a rollout that was read) becomes the next input of the same round.
+
+mod effects;
+
+use crate::args::Args;
+use crate::clock::{self, Clock};
+use crate::codex::child::Event;
+use crate::codex::nursery::{Handle, Nursery};
+use crate::codex::pipe::Line;
+use crate::codex::rollout;
+use crate::home::Homes;
+use crate::journal::{Journal, JournalError};
+use crate::link::{self, LinkError, LinkEvent, Session};
+use crate::machine::Machine;
+use crate::machine::io::{ChildId, Input, Tick};
+use crate::texts::{self, Texts};
+use protocol::from_worker::Beat;
+use protocol::hello::Accord;
+use protocol::journal::{Reading, Standing};
+use protocol::to_worker::{Begin, Configure};
+use protocol::{AttemptId, FromWorker, Text, ToWorker};
+use rustix::fs::Mode;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::sleep_until;
+
+/// Between two beats while something runs, in milliseconds.
+const BEAT_BUSY_MS: u64 = 2000;
+
+/// Between two beats of an idle worker, in milliseconds: it must not wake the host for nothing.
+const BEAT_IDLE_MS: u64 = 30_000;
+
+/// Events that wait for the loop, of each source. Beyond it the source waits, and that is the back-pressure.
+const EVENTS_MAX: usize = 64;
+
+/// News that are kept while there is no supervisor, beside what the machine says again.
+const WAITING_MAX: usize = 256;
+
+/// How long the last words may take.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How long the children's trees may take to go when the worker leaves.
+const BURIAL: Duration = Duration::from_secs(6);
+
+/// Why the worker ends before it is done.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// There is no socket.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// What must survive cannot be written.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A signal cannot be listened for, or the supervisor cannot be told.
+    #[error("cannot start: {0}")]
+    Start(#[source] std::io::Error),
+}
+
+/// Serves the agent until everything is done.
+pub async fn run(args: &Args, umask: Mode) -> Result<(), DriverError> {
+    let (journal, reading) = Journal::open(&args.agent_dir)?;
+    let listener = link::listen(&args.socket)?;
+    let mut terminate =
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(DriverError::Start)?;
+    let (link_sender, mut link_events) = mpsc::channel(EVENTS_MAX);
+    let (child_sender, mut child_events) = mpsc::channel(EVENTS_MAX);
+    tokio::spawn(link::serve(listener, args.clone(), link_sender));
+    let mut driver = Driver::new(args, umask, journal, reading, child_sender);
+    say_listening().map_err(DriverError::Start)?;
+    let ended = loop {
+        if let Err(error) = driver.fire_due() {
+            break Err(error);
+        }
+        if driver.left {
+            break Ok(());
+        }
+        let due = driver.next_due();
+        let handled = tokio::select! {
+            Some(event) = link_events.recv() => driver.on_link(event),
+            Some(event) = child_events.recv() => driver.on_child(event),
+            _ = terminate.recv() => driver.take(Input::Terminate),
+            () = sleep_until(driver.clock.instant(due)) => Ok(()),
+        };
+        if let Err(error) = handled {
+            break Err(error);
+        }
+    };
+    driver.leave(&mut child_events).await;
+    drop(std::fs::remove_file(&args.socket));
+    ended.map_err(DriverError::from)
+}
+
+/// One line on stdout is the supervisor's signal to dial; then stdout is closed.
+fn say_listening() -> std::io::Result<()> {
+    use std::io::Write;
+    let mut stdout = std::io::stdout();
+    stdout.write_all(b"listening\n").and_then(|()| stdout.flush())?;
+    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+    nix::unistd::dup2_stdout(null)?;
+    Ok(())
+}
+
+/// All that the worker holds.
+struct Driver {
+    args: Args,
+    clock: Clock,
+    machine: Machine,
+    journal: Journal,
+    texts: Texts,
+    nursery: Arc<Nursery>,
+    child_sender: mpsc::Sender<Event>,
+    children: BTreeMap<ChildId, Handle>,
+    session: Option<Session>,
+    /// The session has been told to the machine.
+    linked: bool,
+    /// News that may not be lost and that nobody has heard.
+    waiting: VecDeque<FromWorker>,
+    /// Open attempts of the last incarnation, until it is known whose they are.
+    recovered: Vec<Standing>,
+    /// Outcomes that are journaled, and where their text lies if it is not inline.
+    journaled: BTreeMap<AttemptId, Option<Text>>,
+    configure: Option<Configure>,
+    beat_due: Tick,
+    left: bool,
+}
+
+impl Driver {
+    fn new(args: &Args, umask: Mode, journal: Journal, reading: Reading, child_sender: mpsc::Sender<Event>) -> Self {
+        let texts = Texts::new(&args.agent_dir);
+        texts.tidy(&reading.open.keys().copied().collect());
+        let clock = Clock::start();
+        let beat_due = Tick(clock.now().0 + BEAT_IDLE_MS);
+        Self {
+            args: args.clone(),
+            machine: Machine::new(args.incarnation.0),
+            nursery: Nursery::new(args, umask),
+            recovered: reading.open.into_values().collect(),
+            clock,
+            journal,
+            texts,
+            child_sender,
+            children: BTreeMap::new(),
+            session: None,
+            linked: false,
+            waiting: VecDeque::new(),
+            journaled: BTreeMap::new(),
+            configure: None,
+            beat_due,
+            left: false,
+        }
+    }
+
+    fn fire_due(&mut self) -> Result<(), JournalError> {
+        let now = self.clock.now();
+        if now >= self.beat_due {
+            self.beat(now);
+        }
+        if self.machine.deadline().is_some_and(|(due, _)| due <= now) { self.take(Input::Timeout) } else { Ok(()) }
+    }
+
+    /// When something is due next. A deadline that stays due after its timeout waits a millisecond, and no loop spins.
+    fn next_due(&self) -> Tick {
+        let now = self.clock.now();
+        let deadline = self.machine.deadline().map_or(Tick(u64::MAX), |(due, _)| due);
+        deadline.min(self.beat_by(now)).max(Tick(now.0 + 1))
+    }
+
+    fn beat_by(&self, now: Tick) -> Tick {
+        if self.is_busy() { self.beat_due.min(Tick(now.0 + BEAT_BUSY_MS)) } else { self.beat_due }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.machine.running() > 0 || self.machine.children() > 0
+    }
+
+    fn beat(&mut self, now: Tick) {
+        self.nursery.reap();
+        let pause = if self.is_busy() { BEAT_BUSY_MS } else { BEAT_IDLE_MS };
+        self.beat_due = Tick(now.0 + pause);
+        if self.linked {
+            self.tell(FromWorker::Beat(Beat { running: self.machine.running(), children: self.machine.children() }));
+        }
+    }
+
+    fn on_link(&mut self, event: LinkEvent) -> Result<(), JournalError> {
+        match event {
+            LinkEvent::Up(session) => self.on_up(session),
+            LinkEvent::Message(id, message) if self.is_current(id) => self.on_message(message),
+            LinkEvent::Down(id, why) if self.is_current(id) => {
+                tracing::info!(why, "the supervisor has gone");
+                self.session = None;
+                self.unlink()
+            }
+            // A session that was replaced says nothing that counts.
+            LinkEvent::Message(..) | LinkEvent::Down(..) => Ok(()),
+        }
+    }
+
+    fn is_current(&self, id: u64) -> bool {
+        self.session.as_ref().is_some_and(|session| session.id == id)
+    }
+
+    fn on_up(&mut self, session: Session) -> Result<(), JournalError> {
+        if let Some(older) = self.session.take() {
+            older.close();
+            self.unlink()?;
+        }
+        let accord = session.accord;
+        self.session = Some(session);
+        match accord {
+            // The machine hears of the supervisor when it has said how the agent is served: only then is it known
+            // whose the outcomes in the journal are.
+            Accord::Full => Ok(()),
+            Accord::DrainOnly => {
+                self.recover()?;
+                self.link()?;
+                self.take(Input::Drain)
+            }
+        }
+    }
+
+    fn link(&mut self) -> Result<(), JournalError> {
+        self.linked = true;
+        self.take(Input::LinkUp)?;
+        for news in std::mem::take(&mut self.waiting) {
+            self.tell(news);
+        }
+        Ok(())
+    }
+
+    fn unlink(&mut self) -> Result<(), JournalError> {
+        if std::mem::replace(&mut self.linked, false) { self.take(Input::LinkDown) } else { Ok(()) }
+    }
+
+    fn on_message(&mut self, message: ToWorker) -> Result<(), JournalError> {
+        match message {
+            ToWorker::Hello(_) => Ok(()),
+            ToWorker::Ack(attempt) => {
+                self.texts.forget(attempt);
+                self.journaled.remove(&attempt);
+                self.take(Input::Acked(attempt))
+            }
+            ToWorker::Drain => self.take(Input::Drain),
+            ToWorker::Kill => {
+                self.children.values().for_each(Handle::kill);
+                self.take(Input::Terminate)
+            }
+            ToWorker::Configure(configure) => self.on_configure(configure),
+            ToWorker::Begin(begin) => self.on_begin(begin),
+            ToWorker::Steer(steer) => match texts::read(&steer.text) {
+                Ok(text) => self.take(Input::Steer { attempt: steer.attempt, turn: steer.turn, text }),
+                Err(error) => {
+                    self.tell(FromWorker::Note(format!("a steering text was lost: {error}")));
+                    let (attempt, turn) = (steer.attempt, steer.turn);
+                    self.tell(FromWorker::Steered(protocol::from_worker::Steered { attempt, turn, taken: false }));
+                    Ok(())
+                }
+            },
+            ToWorker::Interrupt(interrupt) => self.take(Input::Interrupt(interrupt.attempt, interrupt.reason)),
+        }
+    }
+
+    fn on_configure(&mut self, configure: Box<Configure>) -> Result<(), JournalError> {
+        if let Some(aside) = self.journal.adopt(configure.ledger)? {
+            self.recovered.clear();
+            self.tell(FromWorker::Note(format!("outcomes of another ledger are kept in {}", aside.display())));
+        }
+        let variable = |name: &str| configure.env.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone());
+        crate::log::set_secrets(configure.env_secret.iter().filter_map(|name| variable(name)));
+        self.clock.set_zone(variable("TZ").as_deref());
+        self.set_local_time();
+        match Homes::of(&self.args.agent_dir, &configure).render(&self.args.agent_dir, &configure) {
+            Ok(notes) => {
+                for note in notes {
+                    self.tell(FromWorker::Note(note));
+                }
+                self.configure = Some((*configure).clone());
+                self.recover()?;
+                self.take(Input::Configured(configure))?;
+            }
+            // An agent without homes is never ready; what it ran with before stays in force.
+            Err(error) => {
+                self.recover()?;
+                self.tell(FromWorker::Note(format!("the agent's homes cannot be made: {error}")));
+            }
+        }
+        if self.linked { Ok(()) } else { self.link() }
+    }
+
+    /// Tells the machine what the last incarnation left, once.
+    fn recover(&mut self) -> Result<(), JournalError> {
+        let standings = std::mem::take(&mut self.recovered);
+        if standings.is_empty() {
+            return Ok(());
+        }
+        let ended = standings.iter().filter_map(|standing| standing.ended.as_ref());
+        self.journaled.extend(ended.map(|end| (end.attempt, None)));
+        self.take(Input::Recovered(standings))
+    }
+
+    fn on_begin(&mut self, begin: Box<Begin>) -> Result<(), JournalError> {
+        self.set_local_time();
+        match texts::read(&begin.prompt) {
+            Ok(prompt) => {
+                let homes = self.args.agent_dir.join("codex-home");
+                let rollout_bytes = begin.thread.as_deref().map_or(0, |thread| rollout::size(&homes, thread));
+                self.take(Input::Begin { begin, prompt, rollout_bytes, wall_ms: clock::wall_ms() })
+            }
+            Err(error) => self.take(Input::PromptLost { begin, why: error.to_string() }),
+        }
+    }
+
+    fn set_local_time(&mut self) {
+        self.machine.set_local_time(clock::wall_ms(), self.clock.utc_offset_s());
+    }
+
+    fn on_child(&mut self, event: Event) -> Result<(), JournalError> {
+        match event {
+            Event::Rung(isolation, why) => {
+                self.machine.set_isolation(isolation);
+                if let Some(why) = why {
+                    self.tell(FromWorker::Note(format!("Codex children have no namespace of their own: {why}")));
+                }
+                Ok(())
+            }
+            Event::Spawned(id, pid) => self.take(Input::Spawned(id, pid)),
+            Event::SpawnFailed(id, failure) => {
+                self.children.remove(&id);
+                self.take(Input::SpawnFailed(id, failure))
+            }
+            Event::Line(id, Line::Text(text), permit) => {
+                let taken = self.take(Input::Line(id, text));
+                drop(permit);
+                taken
+            }
+            Event::Line(id, Line::TooLong(bytes), _) => self.take(Input::LineTooLong(id, bytes)),
+            Event::Exited(id, exit) => {
+                self.children.remove(&id);
+                self.take(Input::Exited(id, exit))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use protocol::to_worker::Configure;
+    use protocol::to_worker::{Approval, Auth, Clocks, Home, Limits, Provider, Reviewer, Sandbox};
+    use protocol::{Route, Runtime};
+    use std::path::Path;
+
+    /// A configuration that every test may change.
+    pub(crate) fn configure(agent_dir: &Path) -> Configure {
+        Configure {
+            ledger: 7,
+            workspace: agent_dir.join("workspace").display().to_string(),
+            codex_command: "codex".into(),
+            default_route: Route { runtime: Runtime::CodexCli, provider: "mock".into(), model: "gpt-5.5".into() },
+            providers: vec![Provider {
+                name: "mock".into(),
+                base_url: "http://127.0.0.1:9/v1".into(),
+                api_key_env: Some("MOCK_KEY".into()),
+            }],
+            auth: Auth::None,
+            sandbox: Sandbox::WorkspaceWrite,
+            network: true,
+            writable: vec![],
+            approval: Approval::Never,
+            reviewer: Reviewer::User,
+            home: Home::Private,
+            real_home: "/nonexistent".into(),
+            home_share: vec![],
+            env: vec![("PATH".into(), "/usr/bin:/bin".into())],
+            env_secret: vec![],
+            codex_extra: String::new(),
+            masked: vec![],
+            limits: Limits::default(),
+            max_turns: 3,
+            clocks: Clocks {
+                first_event_ms: 60_000,
+                silence_ms: 600_000,
+                turn_ms: 3_600_000,
+                compaction_ms: 600_000,
+                idle_after_ms: 600_000,
+                orphan_after_ms: 600_000,
+                stop_grace_ms: 2000,
+            },
+        }
+    }
+}
