@@ -93,8 +93,8 @@ pub(crate) fn agents(rows: &[AgentRow], look: &Look) -> String {
     if rows.is_empty() {
         return "no agents are configured\n".to_owned();
     }
-    let header = ["AGENT", "STATE", "FOR", "RUNS", "WAITS", "MEMORY", "PROCS", "DOING"];
-    let mut listing = Listing { look, header: &header, right: &[3, 4, 5, 6], rows: Vec::new() };
+    let header = ["AGENT", "STATE", "FOR", "RUNS", "WAITS", "MEMORY", "DOING"];
+    let mut listing = Listing { look, header: &header, right: &[3, 4, 5], rows: Vec::new() };
     for row in rows {
         let leaving = row.wanted == "down" && !matches!(row.state, AgentState::Down | AgentState::Stopping);
         let arrow = if leaving { " \u{2192} down" } else { "" };
@@ -105,7 +105,6 @@ pub(crate) fn agents(rows: &[AgentRow], look: &Look) -> String {
             plain(count(row.running)),
             plain(count(row.queued)),
             plain(if row.processes == 0 { "-".to_owned() } else { bytes(row.rss_bytes) }),
-            plain(count(row.processes)),
             plain(doing(row, look)),
         ]);
     }
