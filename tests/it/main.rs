@@ -3,4 +3,5 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what fails in a test fails the test, helpers included")]
 
 mod standin;
+mod tidy;
 mod wire;
