@@ -6,6 +6,7 @@ mod both;
 mod failure;
 mod message;
 mod standin;
+mod wire;
 
 use cofferdam_tests::world::Binaries;
 

@@ -1,1 +1,7 @@
-use super::*;
+//! The machine on the bench: named cases, lines recorded from a real Codex (`captures/`), and the promises.
+
+mod app;
+mod bench;
+mod exec;
+mod life;
+mod promises;
