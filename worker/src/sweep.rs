@@ -5,9 +5,16 @@
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
-/// The variable that marks a child and all that inherits from it; its value is `INCARNATION.CHILD`.
+/// The variable that marks a child and all that inherits from it; its value is `AGENT_DIR#INCARNATION.CHILD`.
 pub const MARKER: &str = "COFFERDAM_CHILD";
+
+/// What the markers of all children of one worker begin with. The folder makes it unlike those of other agents and of
+/// other supervisors on this host.
+pub fn marker_of(agent_dir: &Path, incarnation: protocol::Incarnation) -> String {
+    format!("{}#{incarnation}.", agent_dir.display())
+}
 
 /// The children of a process, oldest first.
 pub fn children_of(pid: u32) -> Vec<u32> {

@@ -3,27 +3,26 @@
 //!
 //! Namespaces need a bwrap: the one beside `$COFFERDAM_TEST_CODEX`, or one on PATH.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by a panic, and looks for the one message that it means"
+)]
+
+mod lab;
+
+use lab::{name, wait_for, worker_end};
 use protocol::frame::{self, FrameReader};
 use protocol::from_worker::Isolation;
 use protocol::hello::{Hello, Role};
-use protocol::to_worker::{
-    Approval, Auth, Begin, Clocks, Configure, Home, Interrupt, InterruptReason, Limits, Reviewer, Sandbox,
-};
-use protocol::{
-    AgentName, AttemptId, FailureClass, Finished, FromWorker, Incarnation, Outcome, Route, Runtime, Text, ToWorker,
-    TurnId,
-};
+use protocol::to_worker::{Interrupt, InterruptReason};
+use protocol::{AttemptId, FailureClass, FromWorker, Incarnation, Outcome, ToWorker};
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
-
-/// Every wait of these tests ends here.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What stands in for Codex: it does what the prompt says, and answers.
 const CODEX: &str = r#"#!/bin/sh
@@ -53,237 +52,13 @@ echo '{"type":"item.completed","item":{"id":"item_1","type":"agent_message","tex
 echo '{"type":"turn.completed","usage":{"input_tokens":1,"cached_input_tokens":0,"output_tokens":1}}'
 "#;
 
-struct Lab {
-    root: tempfile::TempDir,
-}
-
-impl Lab {
-    /// A folder with a Codex package whose bwrap is the real one, or one that fails.
-    fn new(contained: bool) -> Self {
-        let root = tempfile::tempdir().unwrap();
-        let lab = Self { root };
-        let codex = lab.path("codex/bin/codex");
-        fs::create_dir_all(codex.parent().unwrap()).unwrap();
-        fs::write(&codex, CODEX).unwrap();
-        let bwrap = lab.path("codex/codex-resources/bwrap");
-        fs::create_dir_all(bwrap.parent().unwrap()).unwrap();
-        if contained {
-            symlink(real_bwrap(), &bwrap).unwrap();
-        } else {
-            fs::write(&bwrap, "#!/bin/sh\necho no namespaces here >&2\nexit 1\n").unwrap();
-            fs::set_permissions(&bwrap, fs::Permissions::from_mode(0o755)).unwrap();
-        }
-        fs::set_permissions(&codex, fs::Permissions::from_mode(0o755)).unwrap();
-        lab
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.root.path().canonicalize().unwrap().join(name)
-    }
-
-    fn agent(&self, name: &str) -> PathBuf {
-        self.path("state/agents/a").join(name)
-    }
-
-    fn configure(&self) -> Configure {
-        // A bwrap of the host must not be found where a test wants none.
-        let path = format!("{}:/usr/bin:/bin", self.path("codex/codex-resources").display());
-        Configure {
-            ledger: 7,
-            workspace: self.agent("workspace").display().to_string(),
-            codex_command: self.path("codex/bin/codex").display().to_string(),
-            default_route: route(),
-            providers: vec![],
-            auth: Auth::None,
-            sandbox: Sandbox::DangerFullAccess,
-            network: true,
-            writable: vec![],
-            approval: Approval::Never,
-            reviewer: Reviewer::User,
-            home: Home::Private,
-            real_home: "/nonexistent".into(),
-            home_share: vec![],
-            env: vec![("PATH".into(), path)],
-            env_secret: vec![],
-            codex_extra: String::new(),
-            masked: vec![],
-            limits: Limits::default(),
-            max_turns: 3,
-            clocks: Clocks {
-                first_event_ms: 60_000,
-                silence_ms: 600_000,
-                turn_ms: 3_600_000,
-                compaction_ms: 600_000,
-                idle_after_ms: 600_000,
-                orphan_after_ms: 600_000,
-                stop_grace_ms: 500,
-            },
-        }
-    }
-
-    fn start(&self, incarnation: u64) -> Worker<'_> {
-        let mut child = self.command(incarnation).spawn().unwrap();
-        let mut said = String::new();
-        child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
-        assert_eq!(said, "listening\n");
-        let mut worker = Worker { lab: self, child, stream: None, reader: FrameReader::new(), incarnation };
-        worker.dial();
-        worker
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "a test starts the program that it tests")]
-    fn command(&self, incarnation: u64) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cofferdam-worker"));
-        let uid = rustix::process::geteuid().as_raw().to_string();
-        command.args(["--agent", "a", "--incarnation", &incarnation.to_string(), "--supervisor-uid", &uid]);
-        command.arg("--agent-dir").arg(self.agent("")).arg("--socket").arg(self.path("run/a.sock"));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.env("LEAK", "this must not reach a child");
-        command
-    }
-
-    /// Processes that the script left and that still run: they carry the lab's folder in their arguments.
-    fn survivors(&self) -> Vec<String> {
-        let mark = format!("{}-", self.agent("home").display());
-        let processes = fs::read_dir("/proc").unwrap().flatten().map(|e| e.path().join("cmdline"));
-        processes.filter_map(|p| fs::read_to_string(p).ok()).filter(|line| line.contains(&mark)).collect()
-    }
-
-    fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.agent("home").join(name)).unwrap_or_default()
-    }
-}
-
-struct Worker<'lab> {
-    lab: &'lab Lab,
-    child: Child,
-    stream: Option<UnixStream>,
-    reader: FrameReader,
-    incarnation: u64,
-}
-
-impl Worker<'_> {
-    fn dial(&mut self) {
-        let stream = UnixStream::connect(self.lab.path("run/a.sock")).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        self.stream = Some(stream);
-        self.reader = FrameReader::new();
-        self.say(&ToWorker::Hello(Hello::new(Role::Supervisor, name("a"), Incarnation(0))));
-        let FromWorker::Hello(hello) = self.next() else { panic!("a hello comes first") };
-        assert_eq!((hello.role, hello.incarnation.0), (Role::Worker, self.incarnation));
-    }
-
-    fn say(&mut self, message: &ToWorker) {
-        let frame = message.to_frame().unwrap();
-        let bytes = frame::encode(frame.kind, &frame.body).unwrap();
-        self.stream.as_ref().unwrap().write_all(&bytes).unwrap();
-    }
-
-    fn next(&mut self) -> FromWorker {
-        let mut buffer = [0; 4096];
-        loop {
-            if let Some(frame) = self.reader.next_frame().unwrap() {
-                return FromWorker::from_frame(&frame).unwrap().unwrap();
-            }
-            let count = self.stream.as_ref().unwrap().read(&mut buffer).unwrap();
-            assert!(count > 0, "the worker closed the connection");
-            self.reader.push(&buffer[..count]);
-        }
-    }
-
-    fn ready(&mut self, configure: Configure) -> Vec<FromWorker> {
-        self.say(&ToWorker::Configure(Box::new(configure)));
-        let mut before = Vec::new();
-        loop {
-            match self.next() {
-                FromWorker::Ready(_) => return before,
-                other => before.push(other),
-            }
-        }
-    }
-
-    fn begin(&mut self, attempt: u64, prompt: &str) {
-        let prompt = Text::Inline(prompt.to_owned());
-        let (attempt, turn) = (AttemptId(attempt), TurnId(attempt));
-        self.say(&ToWorker::Begin(Box::new(Begin { attempt, turn, thread: None, prompt, route: route() })));
-    }
-
-    fn finished(&mut self) -> Box<Finished> {
-        loop {
-            if let FromWorker::Finished(end) = self.next() {
-                return end;
-            }
-        }
-    }
-
-    fn turn(&mut self, attempt: u64, prompt: &str) -> Box<Finished> {
-        self.begin(attempt, prompt);
-        let end = self.finished();
-        self.say(&ToWorker::Ack(AttemptId(attempt)));
-        end
-    }
-
-    fn started(&mut self) -> Isolation {
-        loop {
-            match self.next() {
-                FromWorker::Started(started) => return started.isolation,
-                FromWorker::Finished(end) => panic!("it ended: {end:?}"),
-                FromWorker::Note(note) => assert!(note.contains("namespace"), "{note}"),
-                _ => {}
-            }
-        }
-    }
-
-    fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, signal).unwrap();
-    }
-
-    fn wait(&mut self) -> ExitStatus {
-        let mut status = None;
-        wait_for("the worker leaves", || {
-            status = self.child.try_wait().unwrap();
-            status.is_some()
-        });
-        status.unwrap()
-    }
-}
-
-impl Drop for Worker<'_> {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-fn name(text: &str) -> AgentName {
-    AgentName::parse(text).unwrap()
-}
-
-fn route() -> Route {
-    Route { runtime: Runtime::CodexCli, provider: "mock".into(), model: "m".into() }
-}
-
-fn real_bwrap() -> PathBuf {
-    let path = std::env::var("PATH").unwrap_or_default();
-    let codex = std::env::var("COFFERDAM_TEST_CODEX").unwrap_or_else(|_| "codex".into());
-    let beside = worker::codex::locate::locate(&codex, &path).and_then(|located| located.bwraps.into_iter().next());
-    let on_path = || path.split(':').map(|dir| Path::new(dir).join("bwrap")).find(|p| p.exists());
-    beside.or_else(on_path).expect("a bwrap is needed: set COFFERDAM_TEST_CODEX to a Codex, or install bubblewrap")
-}
-
-#[expect(clippy::disallowed_methods, reason = "a test waits for a condition with a limit")]
-fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < end, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+fn lab(contained: bool) -> lab::Lab {
+    lab::Lab::new(CODEX, contained)
 }
 
 #[test]
 fn a_turn_runs_in_a_namespace_with_an_environment_by_allow_list() {
-    let lab = Lab::new(true);
+    let lab = lab(true);
     let mut worker = lab.start(1);
     let mut configure = lab.configure();
     configure.env.push(("GIVEN".into(), "x y".into()));
@@ -301,7 +76,7 @@ fn a_turn_runs_in_a_namespace_with_an_environment_by_allow_list() {
 
 #[test]
 fn masked_paths_and_the_agents_own_records_cannot_be_seen() {
-    let lab = Lab::new(true);
+    let lab = lab(true);
     fs::create_dir_all(lab.path("state/agents/b")).unwrap();
     fs::write(lab.path("state/ledger.db"), "l").unwrap();
     fs::write(lab.path("token"), "SECRET").unwrap();
@@ -323,7 +98,7 @@ fn masked_paths_and_the_agents_own_records_cannot_be_seen() {
 #[test]
 fn nothing_outlives_its_turn_its_kill_or_its_worker() {
     for contained in [true, false] {
-        let lab = Lab::new(contained);
+        let lab = lab(contained);
         let mut worker = lab.start(1);
         worker.ready(lab.configure());
         assert_eq!(worker.turn(1, "daemon").outcome, Outcome::Completed);
@@ -343,7 +118,7 @@ fn nothing_outlives_its_turn_its_kill_or_its_worker() {
 
 #[test]
 fn a_killed_worker_takes_its_namespaces_along_and_its_successor_tells_the_end() {
-    let lab = Lab::new(true);
+    let lab = lab(true);
     let mut worker = lab.start(1);
     worker.ready(lab.configure());
     worker.begin(1, "daemon hang");
@@ -360,7 +135,7 @@ fn a_killed_worker_takes_its_namespaces_along_and_its_successor_tells_the_end() 
 
 #[test]
 fn a_second_worker_touches_nothing() {
-    let lab = Lab::new(true);
+    let lab = lab(true);
     let mut worker = lab.start(1);
     let output = lab.command(2).output().unwrap();
     assert_eq!(output.status.code(), Some(75));
@@ -372,7 +147,7 @@ fn a_second_worker_touches_nothing() {
 
 #[test]
 fn a_stale_socket_is_replaced_and_a_newer_supervisor_takes_over() {
-    let lab = Lab::new(true);
+    let lab = lab(true);
     fs::create_dir_all(lab.path("run")).unwrap();
     fs::write(lab.path("run/a.sock"), "stale").unwrap();
     let mut worker = lab.start(1);
@@ -392,7 +167,7 @@ fn a_stale_socket_is_replaced_and_a_newer_supervisor_takes_over() {
 
 #[test]
 fn unequal_protocols_drain() {
-    let lab = Lab::new(true);
+    let lab = lab(true);
     let mut worker = lab.start(1);
     worker.ready(lab.configure());
     worker.begin(1, "hang");
@@ -409,15 +184,9 @@ fn unequal_protocols_drain() {
     assert_eq!(worker.wait().code(), Some(0));
 }
 
-/// The outcome that the journal holds.
-fn worker_end(lab: &Lab) -> Box<Finished> {
-    let reading = protocol::journal::read(&fs::read(lab.agent("journal")).unwrap());
-    reading.open.into_values().next().and_then(|standing| standing.ended).unwrap()
-}
-
 #[test]
 fn a_huge_line_and_bad_bytes_do_no_harm() {
-    let lab = Lab::new(true);
+    let lab = lab(true);
     let mut worker = lab.start(1);
     worker.ready(lab.configure());
     let end = worker.turn(1, "flood");
@@ -430,7 +199,7 @@ fn a_huge_line_and_bad_bytes_do_no_harm() {
 #[test]
 fn an_interrupt_reaches_codex_itself_and_the_ladder_ends_what_does_not_listen() {
     for contained in [true, false] {
-        let lab = Lab::new(contained);
+        let lab = lab(contained);
         let mut worker = lab.start(1);
         worker.ready(lab.configure());
         for (attempt, prompt) in [(1, "polite"), (2, "stubborn")] {
@@ -447,7 +216,7 @@ fn an_interrupt_reaches_codex_itself_and_the_ladder_ends_what_does_not_listen() 
 
 #[test]
 fn terminate_ends_in_order_and_leaves_the_outcome_in_the_journal() {
-    let lab = Lab::new(true);
+    let lab = lab(true);
     let mut worker = lab.start(1);
     worker.ready(lab.configure());
     worker.begin(1, "polite");

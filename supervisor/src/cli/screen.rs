@@ -112,6 +112,36 @@ pub(super) fn one_line(text: &str, characters_max: usize) -> String {
     kept + "\u{2026}"
 }
 
+/// `text`, each line behind `indent` and broken between words where it would pass `width` columns.
+pub(super) fn wrap(text: &str, width: u16, indent: &str) -> String {
+    let room = usize::from(width).saturating_sub(indent.chars().count()).max(1);
+    let mut wrapped = String::new();
+    for line in text.lines() {
+        // A line with its own layout keeps it.
+        if line.chars().count() <= room || line.starts_with([' ', '\t', '|']) {
+            wrapped.extend([format!("{indent}{line}").trim_end(), "\n"]);
+            continue;
+        }
+        let mut used = 0;
+        wrapped.push_str(indent);
+        for word in line.split_whitespace() {
+            let length = word.chars().count();
+            if used > 0 && used + 1 + length > room {
+                wrapped.extend(["\n", indent]);
+                used = 0;
+            }
+            if used > 0 {
+                wrapped.push(' ');
+                used += 1;
+            }
+            wrapped.push_str(word);
+            used += length;
+        }
+        wrapped.push('\n');
+    }
+    wrapped
+}
+
 /// Standard output and error of a command.
 pub(super) struct Screen {
     pub(super) look: Look,
@@ -239,6 +269,15 @@ mod tests {
             prop_assert!(line.chars().count() <= most.max(1));
             prop_assert!(!line.contains(char::is_control));
         }
+    }
+
+    #[test]
+    fn prose_is_wrapped_and_layout_is_kept() {
+        assert_eq!(
+            wrap("one two three\n\n  code is kept as it is", 9, "> "),
+            "> one two\n> three\n>\n>   code is kept as it is\n"
+        );
+        assert_eq!(wrap("unbreakable", 4, ""), "unbreakable\n");
     }
 
     #[test]

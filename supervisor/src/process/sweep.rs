@@ -9,7 +9,7 @@
 //!                              | nothing left
 //!   the journal, as values
 //! ```
-//! The mark is the environment that a worker gives to its Codex children: [`MARK_DIR`] is the folder of the agent. A tool
+//! The mark is the environment that a worker gives to its Codex children: [`MARK_CHILD`] begins with the folder of the agent. A tool
 //! that empties its environment and leaves its parents escapes this; where a Codex child has a PID namespace it cannot.
 
 use super::signal::Handle;
@@ -25,10 +25,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-/// Variable in the environment of every Codex child: the folder of its agent.
-pub const MARK_DIR: &str = "COFFERDAM_AGENT_DIR";
-
-/// Variable in the environment of every Codex child: `INCARNATION.N`.
+/// Variable in the environment of every Codex child: `AGENT_DIR#INCARNATION.N`.
 pub const MARK_CHILD: &str = "COFFERDAM_CHILD";
 
 /// File in the agent's folder whose `flock` a living worker holds.
@@ -90,7 +87,7 @@ fn sweep_blocking(agent_dir: &Path) -> Swept {
 
 /// Kills what is marked at this moment, with its descendants; returns how many there were.
 fn end_marked(dir: &OsStr, ended: &mut BTreeSet<(u32, u64)>) -> usize {
-    let mark = [MARK_DIR.as_bytes(), b"=", dir.as_bytes()].concat();
+    let mark = [MARK_CHILD.as_bytes(), b"=", dir.as_bytes(), b"#"].concat();
     let all = processes();
     let mut victims: BTreeSet<u32> = all.keys().copied().filter(|pid| is_marked(*pid, &mark)).collect();
     if victims.is_empty() {
@@ -145,7 +142,7 @@ fn is_marked(pid: u32, mark: &[u8]) -> bool {
     let mut environment = Vec::new();
     // A process that ends while it is read has an environment cut short: it is gone at the next look.
     let read = file.take(ENVIRONMENT_BYTES_MAX).read_to_end(&mut environment);
-    read.is_ok() && environment.split(|byte| *byte == 0).any(|variable| variable == mark)
+    read.is_ok() && environment.split(|byte| *byte == 0).any(|variable| variable.starts_with(mark))
 }
 
 fn add_descendants(all: &BTreeMap<u32, Stat>, victims: &mut BTreeSet<u32>) {
@@ -173,4 +170,111 @@ fn read_journal(agent_dir: &Path) -> io::Result<Reading> {
         return Err(io::Error::other("the journal is larger than its limit"));
     }
     Ok(journal::read(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::usage::Sampler;
+    use protocol::AgentName;
+    use protocol::journal::{self, Record};
+    use protocol::{AttemptId, Finished, Outcome, TurnId};
+    use std::process::{Child, Stdio};
+
+    /// A process with the mark of `dir`, which runs `script` in a shell and has told that it got there.
+    #[expect(clippy::disallowed_methods, reason = "a stand-in for what a worker leaves")]
+    fn left_over(dir: &Path, script: &str) -> Child {
+        let mut command = std::process::Command::new("bash");
+        command.args(["-c", script]).env(MARK_DIR, dir).env(MARK_CHILD, "7.1").stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut ready = [0; 2];
+        child.stdout.take().unwrap().read_exact(&mut ready).unwrap();
+        child
+    }
+
+    fn count(swept: &Swept) -> (u32, u32) {
+        (swept.ended, swept.left)
+    }
+
+    #[tokio::test]
+    async fn what_a_dead_worker_left_is_ended_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ours, theirs) = (dir.path().join("a"), dir.path().join("ab"));
+        fs::create_dir_all(&ours).unwrap();
+        // A session of its own, a child with an emptied environment, and one that ignores what can be ignored.
+        let script =
+            "setsid sleep 600 & env -i sleep 600 & (trap '' TERM INT HUP; exec -a x sleep 600) & echo ok; wait";
+        let mut victim = left_over(&ours, script);
+        let mut bystander = left_over(&theirs, "echo ok; exec sleep 600");
+        let swept = sweep(&ours).await;
+        assert_eq!(swept.left, 0);
+        assert!(swept.ended >= 4, "{swept:?}");
+        assert!(!victim.wait().unwrap().success());
+        assert!(bystander.try_wait().unwrap().is_none());
+        assert_eq!(count(&sweep(&ours).await), (0, 0));
+        assert_eq!(count(&sweep(&theirs).await), (1, 0));
+        bystander.wait().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_process_that_forks_all_the_time_is_ended_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "echo ok; for i in $(seq 40); do (setsid bash -c 'sleep 0.01; sleep 600' &) ; done; sleep 600";
+        let mut victim = left_over(dir.path(), script);
+        assert_eq!(sweep(dir.path()).await.left, 0);
+        victim.wait().unwrap();
+        assert_eq!(count(&sweep(dir.path()).await), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_living_worker_is_never_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(is_unserved(dir.path()));
+        let lock = File::create(dir.path().join(LOCK_FILE)).unwrap();
+        flock(&lock, FlockOperation::LockExclusive).unwrap();
+        let mut child = left_over(dir.path(), "echo ok; exec sleep 600");
+        assert!(!is_unserved(dir.path()));
+        assert_eq!(count(&sweep(dir.path()).await), (0, 1));
+        assert!(child.try_wait().unwrap().is_none());
+        drop(lock);
+        assert_eq!(count(&sweep(dir.path()).await), (1, 0));
+        child.wait().unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_journal_comes_back_and_damage_is_no_obstacle() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(sweep(dir.path()).await.journal, Some(Reading::default()));
+        let end = Finished::new(AttemptId(1), TurnId(1), Outcome::Completed);
+        let mut bytes = journal::encode(&Record::Ended(Box::new(end)));
+        let whole = bytes.len();
+        bytes.extend([9; 7]);
+        fs::write(dir.path().join(JOURNAL_FILE), &bytes).unwrap();
+        let reading = sweep(dir.path()).await.journal.unwrap();
+        assert_eq!((reading.whole_bytes, reading.torn_bytes), (whole, 7));
+        File::create(dir.path().join(JOURNAL_FILE)).unwrap().set_len(JOURNAL_BYTES_MAX + 1).unwrap();
+        assert_eq!(sweep(dir.path()).await.journal, None);
+    }
+
+    #[test]
+    fn a_name_with_blanks_and_brackets_hides_nothing() {
+        let fields = "S 41 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 777 0";
+        let stat = parse_stat(&format!("42 (a) R 1) ) {fields}")).unwrap();
+        assert_eq!((stat.parent, stat.started), (41, 777));
+        assert!(parse_stat("42 (x) Z 1 1").is_none() && parse_stat("").is_none() && parse_stat("1 (x) S").is_none());
+    }
+
+    #[test]
+    fn memory_is_that_of_the_whole_tree() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut tree = left_over(dir.path(), "setsid sleep 600 & sleep 600 & echo ok; wait");
+        let agent = |name| AgentName::parse(name).unwrap();
+        let workers = [(agent("a"), tree.id()), (agent("gone"), u32::MAX)];
+        let used = Sampler::new().unwrap().sample(&workers);
+        assert_eq!(used[&agent("a")].processes, 3, "{used:?}");
+        assert!(used[&agent("a")].rss_bytes > 500_000);
+        assert_eq!(used[&agent("gone")].processes, 0);
+        sweep_blocking(dir.path());
+        tree.wait().unwrap();
+    }
 }

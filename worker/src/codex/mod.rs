@@ -3,8 +3,9 @@
 //! ```text
 //!  locate.rs      name or path -> native binary (npm launcher skipped) and its bwrap
 //!  namespace.rs   what a child may see: a PID and mount namespace, masked paths
+//!  nursery.rs     what children share; which rung of containment this host grants
 //!  spawn.rs       the only Command::new
-//!  child.rs       one child's life: spawn, lines, the ladder of its end, proof that its tree is gone
+//!  child.rs       one child's life: lines, the ladder of its end, proof that its tree is gone
 //!  pipe.rs        stdout as bounded lines, the tail of stderr
 //!  rollout.rs     what a turn left in its thread's file
 //! ```
@@ -12,6 +13,7 @@
 pub mod child;
 pub mod locate;
 pub mod namespace;
+pub mod nursery;
 pub mod pipe;
 pub mod rollout;
 pub mod spawn;

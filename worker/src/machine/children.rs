@@ -11,7 +11,8 @@
 
 use super::event::Event;
 use super::io::{ChildId, ChildSpec, Effect, Exit, Polite, SpawnFailure, Tick};
-use super::turn::{PATIENCE_MS, State, Turn, Verdict};
+use super::turn::Turn;
+use super::verdict::{PATIENCE_MS, State, Verdict};
 use super::{Machine, exec, failure};
 use protocol::journal::Record;
 use protocol::{AttemptId, FailureClass, FromWorker, Outcome, Runtime};
@@ -210,7 +211,7 @@ impl Machine {
         };
         let exec = turn.child.filter(|_| turn.route.runtime == Runtime::CodexCli);
         let Some(child) = exec else {
-            return self.finish(now, attempt, verdict, effects);
+            return self.finish(now, attempt, &verdict, effects);
         };
         let by = Tick(now.0.saturating_add(PATIENCE_MS));
         if let Some(record) = self.children.get_mut(&child)
@@ -219,7 +220,7 @@ impl Machine {
             record.rung = Rung::Leaving(by);
         }
         match verdict.outcome {
-            Outcome::Completed => self.finish(now, attempt, verdict, effects),
+            Outcome::Completed => self.finish(now, attempt, &verdict, effects),
             // The exit and its stderr belong to the story of a failure.
             Outcome::Interrupted | Outcome::Failed(_) => turn.state = State::Stopping(verdict, None),
         }
@@ -235,10 +236,11 @@ impl Machine {
             SpawnFailure::Failed(detail) => (FailureClass::CodexStart, detail),
         };
         let verdict = Verdict::failed(class, detail).told(Some(true));
-        match record.attempt {
-            Some(attempt) => self.finish(now, attempt, verdict, effects),
-            None => self.session_failed(now, child, &verdict, effects),
+        if let Some(attempt) = record.attempt {
+            return self.finish(now, attempt, &verdict, effects);
         }
+        self.turns_lost(now, child, Some(&Exit::default()), effects);
+        self.session_failed(now, child, &verdict, effects);
     }
 
     /// Ends a child politely, once.
@@ -290,31 +292,31 @@ impl Machine {
     }
 
     /// A child and its tree are gone.
-    pub(super) fn exited(&mut self, now: Tick, child: ChildId, exit: Exit, effects: &mut Vec<Effect>) {
+    pub(super) fn exited(&mut self, now: Tick, child: ChildId, exit: &Exit, effects: &mut Vec<Effect>) {
         if self.children.remove(&child).is_none() {
             return;
         }
-        let verdict = session_verdict(&exit);
+        let verdict = session_verdict(exit);
         self.turns_lost(now, child, Some(exit), effects);
         self.session_exited(now, child, &verdict, effects);
     }
 
     /// Every turn on a child has lost it.
-    fn turns_lost(&mut self, now: Tick, child: ChildId, exit: Option<Exit>, effects: &mut Vec<Effect>) {
+    fn turns_lost(&mut self, now: Tick, child: ChildId, exit: Option<&Exit>, effects: &mut Vec<Effect>) {
         let attempts: Vec<AttemptId> =
             self.turns.values().filter(|turn| turn.child == Some(child)).map(|turn| turn.attempt).collect();
         for attempt in attempts {
-            self.lost(now, attempt, exit.clone(), effects);
+            self.lost(now, attempt, exit, effects);
         }
     }
 
     /// A turn has lost its child; without an exit its tree is not proven gone.
-    pub(super) fn lost(&mut self, now: Tick, attempt: AttemptId, exit: Option<Exit>, effects: &mut Vec<Effect>) {
+    pub(super) fn lost(&mut self, now: Tick, attempt: AttemptId, exit: Option<&Exit>, effects: &mut Vec<Effect>) {
         let Some(turn) = self.turns.get_mut(&attempt) else {
             return;
         };
         let gone = exit.is_some();
-        turn.exit = exit.unwrap_or_default();
+        turn.exit = exit.cloned().unwrap_or_default();
         let verdict = match &turn.state {
             State::Proving(..) => return,
             State::Stopping(verdict, _) => verdict.clone(),
@@ -324,6 +326,7 @@ impl Machine {
         if gone && refused && !turn.forks && turn.thread.is_some() && failure::wants_fork(&turn.exit.stderr) {
             turn.forks = true;
             turn.child = None;
+            turn.exit = Exit::default();
             turn.state = State::Waiting;
             return;
         }
@@ -331,7 +334,7 @@ impl Machine {
             self.prove(now, attempt, verdict, effects);
         } else {
             let safe = if verdict.told { verdict.safe } else { Some(false) };
-            self.finish(now, attempt, Verdict { safe, ..verdict }, effects);
+            self.finish(now, attempt, &Verdict { safe, ..verdict }, effects);
         }
     }
 }
@@ -362,7 +365,9 @@ fn loss(turn: &Turn) -> Verdict {
     }
     let class = if class == FailureClass::DiskFull { class } else { FailureClass::CodexExit };
     let mut detail = format!("Codex ended in the middle of the turn ({how})");
-    for words in [line.as_str(), turn.notice()] {
+    // A log line of a Codex that died is seldom why it did; the whole of stderr is told beside.
+    let last_words = if failure::is_error(&line) { line.as_str() } else { "" };
+    for words in [last_words, turn.notice()] {
         if !words.is_empty() {
             detail.push_str(": ");
             detail.push_str(words);

@@ -92,7 +92,9 @@ fn changes(item: &Value) -> String {
             .get("kind")
             .map_or("", |kind| kind.as_str().or_else(|| kind.get("type").and_then(Value::as_str)).unwrap_or(""));
         let path = change.get("path").and_then(Value::as_str).unwrap_or("?");
-        words.push_str(&format!(" {kind} {path}"));
+        for part in [" ", kind, " ", path] {
+            words.push_str(part);
+        }
     }
     words
 }

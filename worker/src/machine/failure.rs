@@ -32,6 +32,7 @@ const PROSE: &[(&str, FailureClass)] = &[
     ("<!doctype html", FailureClass::BlockedPage),
     ("<html", FailureClass::BlockedPage),
     ("enable javascript and cookies", FailureClass::BlockedPage),
+    ("access blocked by cloudflare", FailureClass::BlockedPage),
     ("hit your usage limit", FailureClass::UsageLimit),
     ("quota exceeded", FailureClass::UsageLimit),
     ("insufficient_quota", FailureClass::UsageLimit),
@@ -188,9 +189,14 @@ pub(super) fn of_refusal(text: &str) -> FailureClass {
 fn telling_line(stderr: &str) -> String {
     let said = stderr.split("Stack backtrace:").next().unwrap_or("");
     let lines = || said.lines().map(str::trim).filter(|line| !line.is_empty());
-    let error = lines().rev().find(|line| line.get(..5).is_some_and(|head| head.eq_ignore_ascii_case("error")));
+    let error = lines().rev().find(|line| is_error(line));
     let spoken = lines().rev().find(|line| !line.starts_with("Reading ") && !line.starts_with("WARNING:"));
     error.or(spoken).unwrap_or("").to_owned()
+}
+
+/// Whether a line of stderr is an error that ended Codex, and no line of its log.
+pub(super) fn is_error(line: &str) -> bool {
+    line.get(..5).is_some_and(|head| head.eq_ignore_ascii_case("error")) || line.starts_with("thread '")
 }
 
 fn searched(text: &str) -> String {
@@ -212,6 +218,7 @@ mod tests {
             ("Quota exceeded. Check your plan and billing details.", "usage_limit"),
             ("unexpected status 401 Unauthorized: Incorrect API key provided: x, url: http://x/responses", "auth"),
             ("unexpected status 403 Forbidden: <!DOCTYPE html><html><head><title>Just a moment", "blocked_page"),
+            ("Access blocked by Cloudflare. This usually happens (status 403 Forbidden), url: http://x", "blocked_page"),
             ("unexpected status 403 Forbidden: country, region", "auth"),
             ("The model `nope` does not exist or you do not have access to it.", "model_unknown"),
             ("Codex ran out of room in the model's context window. Start a new thread", "context_overflow"),
@@ -298,7 +305,9 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_has_a_class(text in "(?s).{0,300}") {
-            let _ = (of_prose(&text), of_stderr(&text), of_info(&Value::String(text.clone()), &text));
+            of_prose(&text);
+            of_info(&Value::String(text.clone()), &text);
+            drop(of_stderr(&text));
         }
     }
 }

@@ -8,7 +8,7 @@
 
 use super::Machine;
 use super::io::{Effect, Tick};
-use super::turn::Verdict;
+use super::verdict::Verdict;
 use protocol::FailureClass;
 use protocol::to_worker::Clocks;
 

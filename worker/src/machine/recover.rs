@@ -10,7 +10,8 @@
 
 use super::Machine;
 use super::io::{Effect, Tick};
-use super::turn::{State, Turn, Verdict};
+use super::turn::Turn;
+use super::verdict::{State, Verdict};
 use protocol::FailureClass;
 use protocol::journal::Standing;
 

@@ -10,16 +10,12 @@
 
 use super::app_server::{Conversation, notification};
 use super::io::{ChildId, ChildSpec, Effect, Polite, Tick};
-use super::turn::{PATIENCE_MS, State, Turn, Verdict};
+use super::verdict::{State, Verdict};
 use super::{Machine, children::Child};
-use protocol::journal::Record;
-use protocol::to_worker::{Clocks, Configure, Reviewer};
-use protocol::{AttemptId, FailureClass, Outcome, Route, Runtime, TurnId};
+use protocol::to_worker::Clocks;
+use protocol::{AttemptId, FailureClass, Runtime, TurnId};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-
-/// How long a steering text or a clean-up may stay unanswered, in milliseconds: both take a few when all is well.
-const ASIDE_MS: u64 = 10_000;
 
 /// Notifications that nothing here reads; some come by the thousand.
 const UNREAD: &[&str] = &[
@@ -184,132 +180,6 @@ impl Machine {
         }
     }
 
-    fn open_thread(&mut self, now: Tick, attempt: AttemptId, effects: &mut Vec<Effect>) {
-        let by = self.first_event_by(now);
-        let generation = self.generation;
-        let (Some(configure), Some(turn), Some(session)) =
-            (&self.configure, self.turns.get_mut(&attempt), &mut self.session)
-        else {
-            return;
-        };
-        turn.child = Some(session.child);
-        turn.version.clone_from(&session.version);
-        turn.state = State::Opening(None);
-        let mut params = thread_params(configure, &turn.route);
-        let provider = turn.route.provider.clone();
-        let Some(thread) = turn.thread.clone() else {
-            turn.tokens_before = Some((0, 0));
-            return self.ask("thread/start", &params, Ask::Open(attempt), by, effects);
-        };
-        turn.tokens_before = self.counted.get(&thread).copied();
-        if let Some(loaded) = session.loaded.get(&thread).cloned() {
-            if loaded.provider != provider {
-                return self.fork(now, attempt, effects);
-            }
-            if loaded.generation == generation {
-                return self.start_turn(now, attempt, effects);
-            }
-            // A thread that is still subscribed to keeps its settings whatever a resume says.
-            let by = Tick(now.0.saturating_add(ASIDE_MS));
-            self.ask("thread/unsubscribe", &json!({"threadId": thread}), Ask::Aside, by, effects);
-        }
-        if let Some(session) = &mut self.session {
-            session.loaded.insert(thread.clone(), Loaded { provider, generation });
-        }
-        params["threadId"] = Value::from(thread);
-        params["excludeTurns"] = Value::from(true);
-        self.ask("thread/resume", &params, Ask::Open(attempt), by, effects);
-    }
-
-    /// Gives a turn a thread of its own with the history of the one that was asked for.
-    pub(super) fn fork(&mut self, now: Tick, attempt: AttemptId, effects: &mut Vec<Effect>) {
-        let (Some(configure), Some(turn)) = (&self.configure, self.turns.get_mut(&attempt)) else {
-            return;
-        };
-        turn.forks = true;
-        let mut params = thread_params(configure, &turn.route);
-        params["threadId"] = Value::from(turn.thread.clone());
-        params["excludeTurns"] = Value::from(true);
-        self.ask("thread/fork", &params, Ask::Fork(attempt), self.first_event_by(now), effects);
-    }
-
-    /// Gives the prompt to Codex.
-    pub(super) fn start_turn(&mut self, now: Tick, attempt: AttemptId, effects: &mut Vec<Effect>) {
-        let Some(turn) = self.turns.get_mut(&attempt) else {
-            return;
-        };
-        let params = json!({
-            "threadId": turn.thread,
-            "model": turn.route.model,
-            "input": [{"type": "text", "text": std::mem::take(&mut turn.prompt)}],
-        });
-        turn.prompted = true;
-        effects.push(Effect::Journal(Record::Prompted(attempt)));
-        self.ask("turn/start", &params, Ask::Turn(attempt), self.first_event_by(now), effects);
-    }
-
-    /// Asks Codex to end a turn that is to stop, as soon as it can hear it: an interrupt before `turn/started` is lost.
-    pub(super) fn interrupt_turn(&mut self, now: Tick, attempt: AttemptId, effects: &mut Vec<Effect>) {
-        let by = Tick(now.0.saturating_add(PATIENCE_MS));
-        let Some(turn) = self.turns.get_mut(&attempt) else {
-            return;
-        };
-        let State::Stopping(_, patience) = &mut turn.state else {
-            return;
-        };
-        patience.get_or_insert(by);
-        if let (true, Some(id)) = (turn.started, &turn.codex_turn) {
-            let params = json!({"threadId": turn.thread, "turnId": id});
-            self.ask("turn/interrupt", &params, Ask::Interrupt(attempt), by, effects);
-        }
-    }
-
-    pub(super) fn steer(&mut self, now: Tick, attempt: AttemptId, turn: TurnId, text: &str, effects: &mut Vec<Effect>) {
-        let up = self.session.as_ref().is_some_and(|session| session.stage == Stage::Up);
-        let running = self
-            .turns
-            .get(&attempt)
-            .filter(|t| up && t.state == State::Running && t.route.runtime == Runtime::Codex && t.codex_turn.is_some());
-        let Some(running) = running else {
-            return Self::not_steered(attempt, turn, effects);
-        };
-        let params = json!({
-            "threadId": running.thread,
-            "expectedTurnId": running.codex_turn,
-            "input": [{"type": "text", "text": text}],
-        });
-        let by = Tick(now.0.saturating_add(ASIDE_MS));
-        self.ask("turn/steer", &params, Ask::Steer(attempt, turn), by, effects);
-    }
-
-    /// A turn ends: what was asked for it is withdrawn, what it left running is cleaned up.
-    pub(super) fn leave_session(&mut self, now: Tick, turn: &Turn, verdict: &Verdict, effects: &mut Vec<Effect>) {
-        let Some(session) = self.session.as_mut().filter(|session| turn.child == Some(session.child)) else {
-            return;
-        };
-        let attempt = turn.attempt;
-        let withdrawn = session.talk.withdraw(|ask| match ask {
-            Ask::Steer(a, _) | Ask::Interrupt(a) => *a == attempt,
-            Ask::Initialize | Ask::Open(_) | Ask::Fork(_) | Ask::Turn(_) | Ask::Aside => false,
-        });
-        let usable = session.stage == Stage::Up && self.children.contains_key(&session.child);
-        self.unheard(withdrawn, effects);
-        if usable && turn.prompted && verdict.outcome != Outcome::Completed {
-            let by = Tick(now.0.saturating_add(ASIDE_MS));
-            let params = json!({"threadId": turn.thread});
-            self.ask("thread/backgroundTerminals/clean", &params, Ask::Aside, by, effects);
-        }
-    }
-
-    /// Requests that will not be answered.
-    pub(super) fn unheard(&self, asks: Vec<Ask>, effects: &mut Vec<Effect>) {
-        for ask in asks {
-            if let Ask::Steer(attempt, turn) = ask {
-                Self::not_steered(attempt, turn, effects);
-            }
-        }
-    }
-
     /// Whether the thread of an attempt on exec is free; if not, what can be done to free it is begun.
     pub(super) fn free_from_session(&mut self, now: Tick, attempt: AttemptId, effects: &mut Vec<Effect>) -> bool {
         let thread = self.turns.get(&attempt).and_then(|turn| turn.thread.as_ref());
@@ -319,7 +189,7 @@ impl Machine {
         let (child, stage) = (session.child, session.stage);
         if stage != Stage::Ending && self.session_is_busy(child) {
             let detail = "the thread is held by the app-server, which runs another turn";
-            self.finish(now, attempt, Verdict::failed(FailureClass::CodexStart, detail).told(Some(true)), effects);
+            self.finish(now, attempt, &Verdict::failed(FailureClass::CodexStart, detail).told(Some(true)), effects);
         } else if stage != Stage::Ending {
             self.end_child(now, child, effects);
         }
@@ -357,10 +227,16 @@ impl Machine {
             return;
         };
         session.stage = Stage::Ending;
-        for turn in self.turns.values_mut().filter(|turn| turn.child == Some(child) && !turn.prompted) {
-            if matches!(turn.state, State::Opening(_)) {
-                turn.state = State::Waiting;
-                turn.child = None;
+        for turn in self.turns.values_mut().filter(|turn| turn.child == Some(child)) {
+            match turn.state {
+                State::Opening(_) if !turn.prompted => {
+                    turn.state = State::Waiting;
+                    turn.child = None;
+                }
+                State::Opening(_) | State::Running => {
+                    turn.notice_that("the app-server was ended because of another turn");
+                }
+                State::Waiting | State::Stopping(..) | State::Proving(..) => {}
             }
         }
         session.talk.withdraw(|ask| matches!(ask, Ask::Open(_) | Ask::Fork(_)));
@@ -413,7 +289,7 @@ impl Machine {
     pub(super) fn session_gone(&mut self, child: ChildId, effects: &mut Vec<Effect>) {
         if let Some(mut session) = self.session.take_if(|session| session.child == child) {
             let unheard = session.talk.close();
-            self.unheard(unheard, effects);
+            Self::unheard(unheard, effects);
         }
     }
 
@@ -426,24 +302,9 @@ impl Machine {
             .map(|turn| turn.attempt)
             .collect();
         for attempt in waiting {
-            self.finish(now, attempt, verdict.clone(), effects);
+            self.finish(now, attempt, verdict, effects);
         }
     }
-}
-
-/// The settings of a thread, asserted each time.
-fn thread_params(configure: &Configure, route: &Route) -> Value {
-    let reviewer = match configure.reviewer {
-        Reviewer::User => "user",
-        Reviewer::Auto => "auto_review",
-    };
-    json!({
-        "model": route.model,
-        "modelProvider": route.provider,
-        "approvalPolicy": configure.approval.as_str(),
-        "approvalsReviewer": reviewer,
-        "sandbox": configure.sandbox.as_str(),
-    })
 }
 
 /// Oldest Codex that is spoken to: the first whose conversation was seen to be the same.

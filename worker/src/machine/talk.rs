@@ -11,7 +11,8 @@ use super::app_server::{Heard, reply};
 use super::event::{Event, Kind, item};
 use super::io::{ChildId, Effect, Tick};
 use super::session::{Ask, Loaded, Stage};
-use super::turn::{BAD_LINES_MAX, State, Verdict};
+use super::turn::BAD_LINES_MAX;
+use super::verdict::{State, Verdict};
 use super::{approval, failure};
 use protocol::from_worker::Steered;
 use protocol::{AttemptId, FailureClass, FromWorker, Runtime};
@@ -119,7 +120,7 @@ impl Machine {
         };
         if let Some(detail) = wrong {
             let verdict = Verdict::failed(FailureClass::CodexProtocol, detail).told(Some(true));
-            return self.finish(now, attempt, verdict, effects);
+            return self.finish(now, attempt, &verdict, effects);
         }
         if provider != wanted && asked.is_some() {
             return self.fork(now, attempt, effects);
@@ -127,7 +128,7 @@ impl Machine {
         if provider != wanted {
             let detail = format!("provider {wanted} was asked for, but Codex took {provider}");
             let verdict = Verdict::failed(FailureClass::CodexProtocol, detail).told(Some(true));
-            return self.finish(now, attempt, verdict, effects);
+            return self.finish(now, attempt, &verdict, effects);
         }
         if asked.is_none() {
             self.adopt_thread(attempt, thread, effects);
@@ -157,7 +158,7 @@ impl Machine {
             State::Waiting | State::Opening(_) | State::Running => Verdict::failed(failure::of_refusal(error), error),
             State::Proving(..) => return,
         };
-        self.finish(now, attempt, verdict.told(Some(true)), effects);
+        self.finish(now, attempt, &verdict.told(Some(true)), effects);
     }
 
     fn turn_named(&mut self, now: Tick, attempt: AttemptId, answer: &Value) {
@@ -165,7 +166,7 @@ impl Machine {
         let Some(turn) = self.turns.get_mut(&attempt) else {
             return;
         };
-        turn.codex_turn = answer.pointer("/turn/id").and_then(Value::as_str).map(str::to_owned);
+        turn.codex_id = answer.pointer("/turn/id").and_then(Value::as_str).map(str::to_owned);
         if let State::Opening(first_event) = &mut turn.state {
             *first_event = Some(by);
         }
@@ -214,7 +215,7 @@ impl Machine {
             return;
         };
         let of_turn = params.get("turnId").or_else(|| params.pointer("/turn/id")).and_then(Value::as_str);
-        let ours = match (of_turn, turn.codex_turn.as_deref()) {
+        let ours = match (of_turn, turn.codex_id.as_deref()) {
             (Some(theirs), Some(ours)) => theirs == ours,
             // Before the answer to turn/start, whatever runs on the thread is not ours.
             (Some(_), None) => false,

@@ -1,3 +1,7 @@
-//! The machine driven as its driver drives it: frames and facts in, effects out.
+//! The machine on the bench: named cases, lines recorded from a real Codex (`captures/`), and the promises.
 
-use super::*;
+mod app;
+mod bench;
+mod exec;
+mod life;
+mod promises;

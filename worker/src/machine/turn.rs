@@ -16,15 +16,13 @@ use super::event::{Event, Kind};
 use super::io::{ChildId, Effect, Exit, Rollout, Tick};
 use super::progress::Show;
 use super::redact::{self, DETAIL_BYTES_MAX, RAN_BYTES_MAX};
+use super::verdict::{ANSWER_BYTES_MAX, After, Due, State, Verdict};
 use protocol::from_worker::Phase;
 use protocol::journal::Begun;
 use protocol::text::clip;
 use protocol::to_worker::Clocks;
 use protocol::{AttemptId, FailureClass, Finished, Outcome, Route, TurnId};
 use std::collections::BTreeSet;
-
-/// Longest answer that is kept, in bytes: Codex itself never cuts one, a worker's memory does.
-pub(super) const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Commands and changes that an outcome names at most: a person reads no more.
 pub(super) const RAN_MAX: usize = 50;
@@ -35,109 +33,13 @@ const OPEN_ITEMS_MAX: usize = 1000;
 /// Lines that cannot be read before the turn is given up: a warning may slip into stdout, a flood is no Codex.
 pub(super) const BAD_LINES_MAX: u32 = 1000;
 
-/// How long an interrupt or the exit after a told end may take before the child is ended, in milliseconds.
-pub(super) const PATIENCE_MS: u64 = 5000;
-
-/// How long the reading of a rollout may take before nothing is taken as proven, in milliseconds.
-pub(super) const PROOF_MS: u64 = 10_000;
-
-/// How a turn ends.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Verdict {
-    pub(super) outcome: Outcome,
-    /// Raw words; cleaned when the turn ends.
-    pub(super) detail: String,
-    /// Whether a replay is safe; `None`: it is if no tool had begun.
-    pub(super) safe: Option<bool>,
-    /// Codex itself told the end, so that no rollout has to be read.
-    pub(super) told: bool,
-}
-
-impl Verdict {
-    /// A failure that is decided here and not told by Codex.
-    pub(super) fn failed(class: FailureClass, detail: impl Into<String>) -> Self {
-        Self { outcome: Outcome::Failed(class), detail: detail.into(), safe: None, told: false }
-    }
-
-    /// The same, told by Codex or proven by its absence: nothing has to be read.
-    pub(super) fn told(self, safe: Option<bool>) -> Self {
-        Self { safe, told: true, ..self }
-    }
-
-    /// Somebody wished it.
-    pub(super) fn interrupted() -> Self {
-        Self { outcome: Outcome::Interrupted, detail: String::new(), safe: Some(false), told: false }
-    }
-
-    fn completed() -> Self {
-        Self { outcome: Outcome::Completed, detail: String::new(), safe: Some(false), told: true }
-    }
-
-    /// Whether a replay is thought of at all after such an end.
-    pub(super) fn wants_proof(&self) -> bool {
-        match self.outcome {
-            Outcome::Completed | Outcome::Interrupted => false,
-            Outcome::Failed(class) => !self.told && class != FailureClass::Shutdown,
-        }
-    }
-}
-
-/// Where a turn stands.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum State {
-    /// Its child, its slot or its thread is not there yet.
-    Waiting,
-    /// The child has been asked; `None`: the request itself has a clock.
-    Opening(Option<Tick>),
-    /// Codex runs it.
-    Running,
-    /// It has been told to stop, or has told its end; at the tick its child is ended.
-    Stopping(Verdict, Option<Tick>),
-    /// Its rollout is read.
-    Proving(Verdict, Tick),
-}
-
-/// What has run out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Due {
-    FirstEvent,
-    Silence,
-    Compaction,
-    Turn,
-    Patience,
-    Proof,
-}
-
-impl Due {
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::FirstEvent => "first event",
-            Self::Silence => "silence",
-            Self::Compaction => "compaction",
-            Self::Turn => "turn",
-            Self::Patience => "stop",
-            Self::Proof => "rollout",
-        }
-    }
-}
-
-/// What an event means for those around the turn.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum After {
-    Nothing,
-    /// Codex named this thread.
-    Named(String),
-    /// The turn runs.
-    Started,
-    /// The turn is over.
-    Ended(Verdict),
-}
-
 /// One turn.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, told at another time")]
 #[derive(Debug)]
 pub(super) struct Turn {
     pub(super) attempt: AttemptId,
-    pub(super) turn: TurnId,
+    /// The turn that is tried.
+    pub(super) id: TurnId,
     pub(super) route: Route,
     /// The thread that it runs on.
     pub(super) thread: Option<String>,
@@ -153,7 +55,7 @@ pub(super) struct Turn {
     /// Version of the Codex that runs it, if it told one.
     pub(super) version: Option<String>,
     /// Codex' id of the turn.
-    pub(super) codex_turn: Option<String>,
+    pub(super) codex_id: Option<String>,
     /// Codex has said that the turn runs, so an interrupt will be heard.
     pub(super) started: bool,
     /// An approval was refused and said so.
@@ -183,7 +85,7 @@ impl Turn {
     pub(super) fn new(now: Tick, begun: &Begun, prompt: String) -> Self {
         Self {
             attempt: begun.attempt,
-            turn: begun.turn,
+            id: begun.turn,
             route: begun.route.clone(),
             thread: begun.thread.clone(),
             proof: begun.thread.clone().map(|thread| (thread, begun.rollout_bytes)),
@@ -193,7 +95,7 @@ impl Turn {
             child: None,
             named: false,
             version: None,
-            codex_turn: None,
+            codex_id: None,
             started: false,
             refusal_noted: false,
             state: State::Waiting,
@@ -234,7 +136,7 @@ impl Turn {
             Event::ItemStarted { id, kind, what } => self.item_started(now, id, kind, &what, effects),
             Event::ItemCompleted { id, kind, what } => self.item_completed(now, &id, kind, what, effects),
             Event::Delta(text) => {
-                self.tools.clear();
+                self.at_work();
                 let room = ANSWER_BYTES_MAX.saturating_sub(self.partial.len());
                 self.partial.push_str(clip(&text, room));
                 if self.show.phase() != Phase::Answering {
@@ -291,9 +193,8 @@ impl Turn {
                 self.compacting = Some((id, now));
                 self.say(now, Phase::Compacting, "", effects);
             }
-            // The model is at work again: a command that is still open runs in the background.
             Kind::Message => {
-                self.tools.clear();
+                self.at_work();
                 self.partial.clear();
                 if self.answer.is_some() {
                     self.show.delta(now, "\n\n", effects);
@@ -301,7 +202,7 @@ impl Turn {
                 self.say(now, Phase::Answering, "", effects);
             }
             Kind::Thought => {
-                self.tools.clear();
+                self.at_work();
                 self.say(now, Phase::Thinking, "", effects);
             }
             Kind::Other => {}
@@ -322,7 +223,7 @@ impl Turn {
                 self.say(now, Phase::Thinking, "", effects);
             }
             Kind::Message => {
-                self.tools.clear();
+                self.at_work();
                 self.partial.clear();
                 self.cut = what.len() > ANSWER_BYTES_MAX;
                 let mut what = what;
@@ -333,12 +234,18 @@ impl Turn {
                 }
             }
             Kind::Thought => {
-                self.tools.clear();
+                self.at_work();
                 self.say(now, Phase::Thinking, "", effects);
             }
             Kind::Other => {}
         }
         After::Nothing
+    }
+
+    /// The model is at work: a command that is still open runs in the background, a compaction is over.
+    fn at_work(&mut self) {
+        self.tools.clear();
+        self.compacting = None;
     }
 
     fn ran(&mut self, what: &str) {
@@ -414,13 +321,18 @@ impl Turn {
         self.answer.is_some()
     }
 
+    /// Something that the end will tell, if it comes unasked.
+    pub(super) fn notice_that(&mut self, notice: &str) {
+        notice.clone_into(&mut self.notice);
+    }
+
     /// The last notice of Codex, if there was one.
     pub(super) fn notice(&self) -> &str {
         &self.notice
     }
 
     /// What a rollout says about the end.
-    pub(super) fn proven(&mut self, rollout: Rollout) {
+    pub(super) fn proven(&mut self, rollout: &Rollout) {
         if rollout.ran.len() > self.ran.len() {
             self.ran = rollout.ran.iter().take(RAN_MAX).map(|ran| redact::clean(ran, RAN_BYTES_MAX)).collect();
         }
@@ -435,7 +347,7 @@ impl Turn {
 
     /// The outcome with its story, and the answer.
     pub(super) fn finished(self, now: Tick, verdict: &Verdict) -> (Finished, String, bool) {
-        let mut end = Finished::new(self.attempt, self.turn, verdict.outcome);
+        let mut end = Finished::new(self.attempt, self.id, verdict.outcome);
         let since = |tick: Tick| tick.0.saturating_sub(self.began.0);
         end.thread = self.thread;
         end.detail = redact::clean(&verdict.detail, DETAIL_BYTES_MAX);

@@ -81,14 +81,14 @@ mod tests {
         ];
         let lines: Vec<String> =
             events.iter().map(|event| serde_json::to_string(&Line::of(event, "Hello.")).unwrap()).collect();
-        insta::assert_snapshot!(lines.join("\n"), @"");
+        insta::assert_snapshot!(lines.join("\n"));
     }
 
     #[test]
     fn listings_have_the_shapes_that_scripts_know() {
-        insta::assert_snapshot!(serde_json::to_string_pretty(&samples::agents()[..2]).unwrap(), @"");
-        insta::assert_snapshot!(serde_json::to_string(&samples::health()).unwrap(), @"");
-        insta::assert_snapshot!(serde_json::to_string(&samples::turns()[0]).unwrap(), @"");
-        insta::assert_snapshot!(serde_json::to_string(&samples::queue()[0]).unwrap(), @"");
+        insta::assert_snapshot!(serde_json::to_string_pretty(&samples::agents()[..2]).unwrap());
+        insta::assert_snapshot!(serde_json::to_string(&samples::health()).unwrap());
+        insta::assert_snapshot!(serde_json::to_string(&samples::turns()[0]).unwrap());
+        insta::assert_snapshot!(serde_json::to_string(&samples::queue()[0]).unwrap());
     }
 }

@@ -1,7 +1,7 @@
 //! `turns show`: what happened to one turn, readable at three in the morning.
 
 use super::tables::{state_words, tone_of_turn};
-use crate::cli::screen::{Look, Tone, duration, tame};
+use crate::cli::screen::{Look, Tone, duration, tame, wrap};
 use protocol::control::{AttemptStory, TurnStory};
 
 /// Lines of a prompt, an answer or a stderr that are shown; the ledger and `--json` have the rest.
@@ -58,7 +58,10 @@ impl Page<'_> {
     fn block(&mut self, text: &str) {
         let tamed = tame(text.trim_end());
         for line in tamed.lines().take(LINES_MAX) {
-            self.line(&format!("  {line}"));
+            self.text.push_str(&wrap(line, self.look.width, "  "));
+            if line.is_empty() {
+                self.text.push('\n');
+            }
         }
         let more = tamed.lines().count().saturating_sub(LINES_MAX);
         if more > 0 {
@@ -171,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_failed_turn_tells_its_story() {
-        insta::assert_snapshot!(story(&samples::story(), &samples::look()), @"");
+        insta::assert_snapshot!(story(&samples::story(), &samples::look()));
     }
 
     #[test]
@@ -187,7 +190,7 @@ mod tests {
             events: Vec::new(),
             posts: Vec::new(),
         };
-        insta::assert_snapshot!(story(&waiting, &samples::look()), @"");
+        insta::assert_snapshot!(story(&waiting, &samples::look()));
     }
 
     #[test]

@@ -1,39 +1,69 @@
 //! The listings: agents, health, turns, what waits.
 
-use crate::cli::screen::{Look, Tone, bytes, duration, one_line};
+use crate::cli::screen::{Look, Tone, bytes, duration, one_line, wrap};
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table};
 use protocol::control::{AgentRow, AgentState, ChannelRow, Health, HealthStatus, LastError, QueueRow, TurnRow};
 
-/// Longest prompt in a table, in characters: what remains of 80 columns.
-const PROMPT_CHARACTERS_MAX: usize = 32;
+/// Narrowest last column, in characters: below that a line is rather wrapped than clipped to nothing.
+const LAST_CHARACTERS_MIN: usize = 16;
 
-/// Longest words for what an agent does, in characters.
-const DOING_CHARACTERS_MAX: usize = 24;
+/// Blanks between two columns.
+const GAP: u16 = 2;
 
-/// A table without borders: the columns are enough.
-fn table(look: &Look, header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_width(look.width);
-    if look.colour {
-        table.enforce_styling();
-    } else {
-        table.force_no_tty();
-    }
-    table.set_header(header.iter().map(|word| Cell::new(word).add_attribute(Attribute::Dim)));
-    table
+/// A listing without borders: the columns are enough. The last column gets what remains of the width.
+struct Listing<'a> {
+    look: &'a Look,
+    header: &'a [&'a str],
+    /// Columns of numbers.
+    right: &'a [usize],
+    rows: Vec<Vec<(String, Option<Tone>)>>,
 }
 
-fn finish(mut table: Table, right: &[usize]) -> String {
-    for column in right {
-        if let Some(column) = table.column_mut(*column) {
-            column.set_cell_alignment(CellAlignment::Right);
+impl Listing<'_> {
+    fn row<const N: usize>(&mut self, cells: [(String, Option<Tone>); N]) {
+        self.rows.push(cells.into());
+    }
+
+    /// What the last column may take, in characters.
+    fn rest(&self) -> usize {
+        let wide = |column: usize| {
+            let header = self.header.get(column).map_or(0, |word| word.chars().count());
+            let cells = self.rows.iter().filter_map(|row| row.get(column)).map(|(text, _)| text.chars().count());
+            cells.max().unwrap_or(0).max(header) + usize::from(GAP)
+        };
+        let others: usize = (0..self.header.len().saturating_sub(1)).map(wide).sum();
+        usize::from(self.look.width).saturating_sub(others).max(LAST_CHARACTERS_MIN)
+    }
+
+    fn draw(self) -> String {
+        let mut table = Table::new();
+        table.load_style(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+        table.set_width(self.look.width + GAP);
+        if self.look.colour {
+            table.enforce_styling();
+        } else {
+            table.force_no_tty();
         }
+        table.set_header(self.header.iter().map(|word| Cell::new(word).add_attribute(Attribute::Dim)));
+        let (rest, last) = (self.rest(), self.header.len().saturating_sub(1));
+        for row in &self.rows {
+            table.add_row(row.iter().enumerate().map(|(column, (text, tone))| {
+                let text = if column == last { one_line(text, rest) } else { text.clone() };
+                tone.map_or_else(|| Cell::new(&text), |tone| toned(&text, tone))
+            }));
+        }
+        for (index, column) in table.column_iter_mut().enumerate() {
+            column.set_padding((0, GAP));
+            if self.right.contains(&index) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        table.trim_fmt() + "\n"
     }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    table.trim_fmt() + "\n"
+}
+
+fn plain(text: impl Into<String>) -> (String, Option<Tone>) {
+    (text.into(), None)
 }
 
 fn toned(text: &str, tone: Tone) -> Cell {
@@ -63,24 +93,22 @@ pub(crate) fn agents(rows: &[AgentRow], look: &Look) -> String {
     if rows.is_empty() {
         return "no agents are configured\n".to_owned();
     }
-    let header = ["AGENT", "STATE", "FOR", "RUNS", "WAITS", "MEMORY", "PROCS", "DOING"];
-    let mut table = table(look, &header);
+    let header = ["AGENT", "STATE", "FOR", "RUNS", "WAITS", "MEMORY", "DOING"];
+    let mut listing = Listing { look, header: &header, right: &[3, 4, 5], rows: Vec::new() };
     for row in rows {
-        let settling = row.wanted == "down" && !matches!(row.state, AgentState::Down | AgentState::Stopping);
-        let state =
-            if settling { format!("{} \u{2192} down", row.state.as_str()) } else { row.state.as_str().to_owned() };
-        table.add_row([
-            toned(row.agent.as_str(), Tone::Strong),
-            toned(&state, tone_of(row.state)),
-            Cell::new(look.age(row.since)),
-            Cell::new(count(row.running)),
-            Cell::new(count(row.queued)),
-            Cell::new(if row.processes == 0 { "-".to_owned() } else { bytes(row.rss_bytes) }),
-            Cell::new(count(row.processes)),
-            Cell::new(doing(row, look)),
+        let leaving = row.wanted == "down" && !matches!(row.state, AgentState::Down | AgentState::Stopping);
+        let arrow = if leaving { " \u{2192} down" } else { "" };
+        listing.row([
+            (row.agent.to_string(), Some(Tone::Strong)),
+            (format!("{}{arrow}", row.state.as_str()), Some(tone_of(row.state))),
+            plain(look.age(row.since)),
+            plain(count(row.running)),
+            plain(count(row.queued)),
+            plain(if row.processes == 0 { "-".to_owned() } else { bytes(row.rss_bytes) }),
+            plain(doing(row, look)),
         ]);
     }
-    let mut picture = finish(table, &[3, 4, 5, 6]);
+    let mut picture = listing.draw();
     for row in rows {
         if let Some(error) = row.last_error.as_ref().filter(|error| error.streak > 0) {
             picture.push_str(&trouble(row, error, look));
@@ -95,26 +123,25 @@ fn count(number: u32) -> String {
 
 fn doing(row: &AgentRow, look: &Look) -> String {
     match (&row.phase, row.phase_since) {
-        (Some(phase), Some(since)) => format!("{} {}", one_line(phase, DOING_CHARACTERS_MAX), look.age(since)),
-        (Some(phase), None) => one_line(phase, DOING_CHARACTERS_MAX),
+        (Some(phase), Some(since)) => format!("{} {phase}", look.age(since)),
+        (Some(phase), None) => phase.clone(),
         (None, _) => String::new(),
     }
 }
 
 fn trouble(row: &AgentRow, error: &LastError, look: &Look) -> String {
     let times = if error.streak > 1 { format!("{} times in a row, last ", error.streak) } else { String::new() };
-    let head = format!("{}: {}", row.agent, error.class);
-    let width = usize::from(look.width).saturating_sub(2);
-    let next =
-        protocol::FailureClass::parse(&error.class).map(|c| c.policy().next_step.replace("AGENT", row.agent.as_str()));
-    let next = next.unwrap_or_else(|| format!("`cofferdam logs {}`", row.agent));
-    format!(
-        "\n{} ({times}{} ago)\n  {}\n  next: {next}\n",
-        look.paint(Tone::Bad, &head),
-        look.age(error.at),
-        one_line(&error.text, width),
-    )
+    let head = look.paint(Tone::Bad, &format!("{}: {}", row.agent, error.class));
+    let advice = protocol::FailureClass::parse(&error.class).map(|class| class.policy().next_step);
+    let advice =
+        advice.unwrap_or("`cofferdam logs AGENT`, then `cofferdam start AGENT`").replace("AGENT", row.agent.as_str());
+    let text = wrap(&one_line(&error.text, TROUBLE_CHARACTERS_MAX), look.width, "  ");
+    let next = wrap(&format!("next: {advice}"), look.width, "  ");
+    format!("\n{head} ({times}{} ago)\n{text}{next}", look.age(error.at))
 }
+
+/// Longest words of a failure below the agents, in characters.
+const TROUBLE_CHARACTERS_MAX: usize = 240;
 
 /// Is all well?
 pub(crate) fn health(health: &Health, look: &Look) -> String {
@@ -132,12 +159,12 @@ pub(crate) fn health(health: &Health, look: &Look) -> String {
         duration(health.uptime_s.saturating_mul(1000)),
         health.ledger,
     );
-    let mut table = table(look, &["CHANNEL", "WAITING", "STATE"]);
+    let mut listing = Listing { look, header: &["CHANNEL", "WAITING", "STATE"], right: &[1], rows: Vec::new() };
     for ChannelRow { channel, state, waiting } in &health.channels {
         let tone = if state == "ok" { Tone::Good } else { Tone::Bad };
-        table.add_row([Cell::new(channel), Cell::new(count(*waiting)), toned(&one_line(state, 200), tone)]);
+        listing.row([plain(channel), plain(count(*waiting)), (state.clone(), Some(tone))]);
     }
-    picture.push_str(&finish(table, &[1]));
+    picture.push_str(&listing.draw());
     picture
 }
 
@@ -152,7 +179,7 @@ pub(super) fn tone_of_turn(state: &str) -> Tone {
     }
 }
 
-/// State of a turn, with the class of a failure.
+/// State of a turn with the class of a failure.
 pub(super) fn state_words(state: &str, class: Option<&str>) -> String {
     class.map_or_else(|| state.to_owned(), |class| format!("{state}: {class}"))
 }
@@ -162,19 +189,22 @@ pub(crate) fn turns(rows: &[TurnRow], look: &Look) -> String {
     if rows.is_empty() {
         return "no turns\n".to_owned();
     }
-    let mut table = table(look, &["TURN", "AGENT", "ASKED", "STATE", "TOOK", "PROMPT"]);
+    let header = ["TURN", "AGENT", "AGO", "STATE", "TOOK", "PROMPT"];
+    let mut listing = Listing { look, header: &header, right: &[0], rows: Vec::new() };
     for row in rows {
         let took = row.ended_at.map_or_else(|| "-".to_owned(), |end| duration(end.saturating_sub(row.accepted_at)));
-        table.add_row([
-            Cell::new(row.turn),
-            Cell::new(&row.agent),
-            Cell::new(format!("{} ago", look.age(row.accepted_at))),
-            toned(&state_words(&row.state, row.class.as_deref()), tone_of_turn(&row.state)),
-            Cell::new(took),
-            Cell::new(one_line(&row.prompt, PROMPT_CHARACTERS_MAX)),
+        // The class says that it failed.
+        let state = row.class.clone().unwrap_or_else(|| row.state.clone());
+        listing.row([
+            plain(row.turn.to_string()),
+            plain(&row.agent),
+            plain(look.age(row.accepted_at)),
+            (state, Some(tone_of_turn(&row.state))),
+            plain(took),
+            plain(&row.prompt),
         ]);
     }
-    finish(table, &[0])
+    listing.draw()
 }
 
 /// What runs and waits at an agent.
@@ -182,18 +212,19 @@ pub(crate) fn queue(rows: &[QueueRow], look: &Look) -> String {
     if rows.is_empty() {
         return "nothing runs or waits\n".to_owned();
     }
-    let mut table = table(look, &["TURN", "PLACE", "CONVERSATION", "ASKED", "PROMPT"]);
+    let header = ["TURN", "PLACE", "AGO", "CONVERSATION", "PROMPT"];
+    let mut listing = Listing { look, header: &header, right: &[0], rows: Vec::new() };
     for row in rows {
         let tone = if row.place == "running" { Tone::Busy } else { Tone::Warn };
-        table.add_row([
-            Cell::new(row.turn),
-            toned(&row.place, tone),
-            Cell::new(one_line(&row.conversation, PROMPT_CHARACTERS_MAX)),
-            Cell::new(format!("{} ago", look.age(row.accepted_at))),
-            Cell::new(one_line(&row.prompt, PROMPT_CHARACTERS_MAX)),
+        listing.row([
+            plain(row.turn.to_string()),
+            (row.place.clone(), Some(tone)),
+            plain(look.age(row.accepted_at)),
+            plain(&row.conversation),
+            plain(&row.prompt),
         ]);
     }
-    finish(table, &[0])
+    listing.draw()
 }
 
 #[cfg(test)]
@@ -210,23 +241,23 @@ mod tests {
 
     #[test]
     fn agents_at_a_glance() {
-        insta::assert_snapshot!(fits(agents(&samples::agents(), &samples::look())), @"");
+        insta::assert_snapshot!(fits(agents(&samples::agents(), &samples::look())));
         assert_eq!(agents(&[], &samples::look()), "no agents are configured\n");
     }
 
     #[test]
     fn health_at_a_glance() {
-        insta::assert_snapshot!(fits(health(&samples::health(), &samples::look())), @"");
+        insta::assert_snapshot!(fits(health(&samples::health(), &samples::look())));
     }
 
     #[test]
     fn turns_latest_first() {
-        insta::assert_snapshot!(fits(turns(&samples::turns(), &samples::look())), @"");
+        insta::assert_snapshot!(fits(turns(&samples::turns(), &samples::look())));
     }
 
     #[test]
     fn what_waits() {
-        insta::assert_snapshot!(fits(queue(&samples::queue(), &samples::look())), @"");
+        insta::assert_snapshot!(fits(queue(&samples::queue(), &samples::look())));
     }
 
     #[test]
