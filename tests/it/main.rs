@@ -5,6 +5,7 @@
 mod both;
 mod failure;
 mod message;
+mod readme;
 mod standin;
 mod tidy;
 mod wire;

@@ -185,7 +185,7 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "a stand-in for what a worker leaves")]
     fn left_over(dir: &Path, script: &str) -> Child {
         let mut command = std::process::Command::new("bash");
-        command.args(["-c", script]).env(MARK_DIR, dir).env(MARK_CHILD, "7.1").stdout(Stdio::piped());
+        command.args(["-c", script]).env(MARK_CHILD, format!("{}#7.1", dir.display())).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut ready = [0; 2];
         child.stdout.take().unwrap().read_exact(&mut ready).unwrap();
