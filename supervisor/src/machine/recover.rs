@@ -89,7 +89,9 @@ impl Machine {
             && let Some(last) = turn.tries.last()
         {
             turn.route = policy.routes.iter().position(|route| *route == last.route).unwrap_or(0);
-            turn.route_tries = u8::try_from(turn.tries.len()).unwrap_or(u8::MAX);
+            // The attempt that was open is no retry that was used up: its end decides whether there is one.
+            let ended = turn.tries.iter().filter(|old| old.route == last.route && old.outcome.is_some()).count();
+            turn.route_tries = u8::try_from(ended).unwrap_or(u8::MAX);
         }
         self.turns.insert(id, turn);
         if let Some(agent) = self.agents.get_mut(&conversation.agent) {
