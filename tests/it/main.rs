@@ -2,5 +2,20 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what fails in a test fails the test, helpers included")]
 
+mod both;
+mod failure;
+mod message;
+mod readme;
 mod standin;
+mod tidy;
 mod wire;
+
+use cofferdam_tests::world::Binaries;
+
+/// The binaries of this build: the shipped main functions.
+fn binaries() -> Binaries {
+    Binaries {
+        supervisor: env!("CARGO_BIN_EXE_supervisor-under-test").into(),
+        worker: env!("CARGO_BIN_EXE_worker-under-test").into(),
+    }
+}

@@ -56,6 +56,11 @@ pub fn main(run: fn(Loaded) -> ExitCode) -> ExitCode {
     }
 }
 
+/// The commands by name, as `--help` lists them.
+pub fn commands() -> Vec<String> {
+    <Cli as clap::CommandFactory>::command().get_subcommands().map(|command| command.get_name().to_owned()).collect()
+}
+
 /// Help and version end well, anything else is a wrong command line.
 fn usage(error: &clap::Error) -> ExitCode {
     // Nobody reads it if this fails.

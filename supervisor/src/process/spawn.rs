@@ -122,7 +122,6 @@ pub fn spawn_worker(spec: &WorkerSpec) -> Result<Running, SpawnError> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(stderr)
-        .process_group(0)
         .kill_on_drop(false);
     let mut child = command.spawn().map_err(|e| SpawnError::Program(spec.program.clone(), e))?;
     let stdout = child.stdout.take();

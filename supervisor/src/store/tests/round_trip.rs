@@ -112,14 +112,17 @@ impl Model {
         };
         let at = Self::at(step);
         let new = NewUpdate { id, update: Update { bot: bot.clone(), external, kind, raw: "{}".into() }, at };
+        // The machine never gives a number twice: the turn of a doubled update has one that comes to nothing.
+        let doubled = self.updates.contains_key(&(bot.clone(), external));
+        let number = if doubled { 900_000 + id.0 } else { self.last.turn + 1 };
         let turn = NewTurn {
             conversation: Self::conversation(step),
             source: if step.value.is_multiple_of(2) { Source::Console } else { Source::Telegram(message()) },
             retry_of: step.value.is_multiple_of(5).then_some(TurnId(1)),
             at,
-            ..new_turn(self.last.turn + 1, Some(id.0))
+            ..new_turn(number, Some(id.0))
         };
-        if !self.updates.contains_key(&(bot.clone(), external)) {
+        if !doubled {
             self.updates.insert((bot, external), (id, at));
             self.open_updates.insert(id);
             self.last.turn += 1;
