@@ -99,6 +99,8 @@ pub(super) enum Command {
         /// How many of the last lines
         #[arg(short = 'n', long, value_name = "N", default_value_t = 50)]
         lines: usize,
+        #[command(flatten)]
+        shape: Shape,
     },
     /// Show what runs and waits at an agent
     Queue {
