@@ -91,7 +91,7 @@ fn perform(cli: Cli, run: fn(Loaded) -> ExitCode, screen: &Screen) -> Result<Exi
         Command::Interrupt { agent, conversation } => {
             ask::change(flag, screen, &Request::Interrupt(agent, conversation))
         }
-        Command::Retry { turn } => ask::change(flag, screen, &Request::Retry(TurnId(turn))),
+        Command::Retry { turn, no_wait, json } => send::retry(flag, screen, TurnId(turn), json, !no_wait),
         Command::Queue { agent, shape } => ask::queue(flag, screen, agent, shape),
         Command::Reload => ask::change(flag, screen, &Request::Reload),
         Command::Login { agent, arguments } => return local::login(flag, screen, &agent, &arguments).map(Into::into),

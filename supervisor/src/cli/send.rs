@@ -1,4 +1,4 @@
-//! `send`: a message goes in, progress is told on standard error, the answer comes out on standard output.
+//! `send` and `retry`: a message goes in, progress is told on standard error, the answer comes out on standard output.
 
 use super::args::Send;
 use super::exit::{Exit, Failure};
@@ -6,6 +6,7 @@ use super::screen::{Look, Screen, Tone, duration, one_line};
 use super::show::json::Line;
 use super::texts::{self, Letter};
 use super::{Flag, setup};
+use crate::config::Config;
 use crate::control::{Client, ClientError};
 use protocol::TurnId;
 use protocol::control::{self, FinishedEvent, Reply, Request, SendEvent};
@@ -22,8 +23,19 @@ pub(super) fn send(flag: Flag<'_>, screen: &Screen, words: Send) -> Result<(), F
         text: letter.text().clone(),
         wait: !words.no_wait,
     });
-    let mut client = Client::ask(&config.control_socket(), &request, None)?;
-    let mut telling = Telling { screen, json: words.json, waits: !words.no_wait, turn: None, shown: String::new() };
+    follow(&config, screen, &request, words.json, !words.no_wait)
+}
+
+/// Tries a turn again, as a new one; waits for its answer unless told not to.
+pub(super) fn retry(flag: Flag<'_>, screen: &Screen, turn: TurnId, json: bool, waits: bool) -> Result<(), Failure> {
+    let config = setup::load_folders(flag, screen)?;
+    follow(&config, screen, &Request::Retry(turn), json, waits)
+}
+
+/// Asks, and tells what becomes of the message until its end.
+fn follow(config: &Config, screen: &Screen, request: &Request, json: bool, waits: bool) -> Result<(), Failure> {
+    let mut client = Client::ask(&config.control_socket(), request, None)?;
+    let mut telling = Telling { screen, json, waits, turn: None, shown: String::new() };
     let mut ended = Ok(());
     loop {
         let reply = client.next_reply().map_err(|error| telling.lost(error));
@@ -32,12 +44,15 @@ pub(super) fn send(flag: Flag<'_>, screen: &Screen, words: Send) -> Result<(), F
                 if let Err(failure) = telling.event(&event) {
                     ended = Err(failure);
                 }
+                if !waits && matches!(event, SendEvent::Accepted { .. }) {
+                    return ended;
+                }
             }
             Reply::Note(note) => telling.line(&note),
             Reply::Done => return ended,
             Reply::Refused(refused) => {
                 telling.clear();
-                if words.json {
+                if json {
                     screen.json(&Line::Refused { reason: &refused.why })?;
                 }
                 return Err(refused.into());

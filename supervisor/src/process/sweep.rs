@@ -25,7 +25,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-/// Variable in the environment of every Codex child: `AGENT_DIR#INCARNATION.CHILD`, both numbers decimal.
+/// Variable in the environment of every Codex child: `AGENT_DIR#INCARNATION.CHILD`.
 pub const MARK: &str = "COFFERDAM_CHILD";
 
 /// File in the agent's folder whose `flock` a living worker holds.
@@ -188,9 +188,9 @@ fn sign_of(pid: u32, mark: &[u8]) -> Sign {
 /// Whether a variable is this mark, whatever the run and the child: a folder whose name goes on is another one.
 fn carries(variable: &[u8], mark: &[u8]) -> bool {
     let Some(child) = variable.strip_prefix(mark) else { return false };
-    let mut numbers = child.split(|byte| *byte == b'.');
-    let is_number = |text: Option<&[u8]>| text.is_some_and(|t| !t.is_empty() && t.iter().all(u8::is_ascii_digit));
-    is_number(numbers.next()) && is_number(numbers.next()) && numbers.next().is_none()
+    let mut parts = child.split(|byte| *byte == b'.');
+    let is = |part: Option<&[u8]>, fits: fn(&u8) -> bool| part.is_some_and(|p| !p.is_empty() && p.iter().all(fits));
+    is(parts.next(), u8::is_ascii_digit) && is(parts.next(), u8::is_ascii_alphanumeric) && parts.next().is_none()
 }
 
 fn add_descendants(all: &BTreeMap<u32, Stat>, victims: &mut BTreeSet<u32>) {
@@ -308,7 +308,7 @@ mod tests {
     #[test]
     fn a_mark_is_known_exactly() {
         let carries = |variable: &str| carries(variable.as_bytes(), b"COFFERDAM_CHILD=/s/agents/a#");
-        assert!(carries("COFFERDAM_CHILD=/s/agents/a#7.1"));
+        assert!(carries("COFFERDAM_CHILD=/s/agents/a#7.1") && carries("COFFERDAM_CHILD=/s/agents/a#7.probe"));
         let others = [
             "/s/agents/ab#7.1",
             "/s/agents/a#x/agents/b#7.1",
