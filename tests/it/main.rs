@@ -2,9 +2,14 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what fails in a test fails the test, helpers included")]
 
+mod both;
 mod crash;
+mod failure;
+mod message;
+mod readme;
 mod scenes;
 mod standin;
+mod tidy;
 mod wire;
 
 /// What is tested: the binaries of this package, which call the same main functions as the shipped ones.

@@ -156,6 +156,7 @@ fn shared_login(environment: &Environment, real_home: &Path) -> std::path::PathB
 /// What no agent may see: the state of all (its own is shown again), the sockets, the tokens.
 fn masked(config: &Config) -> Vec<String> {
     let mut paths = vec![text(&config.state_dir), text(&config.runtime_dir), text(&config.path)];
+    paths.extend(config.bots.values().filter_map(|bot| bot.token_file.as_deref()).map(text));
     paths.sort();
     paths.dedup();
     paths

@@ -1,0 +1,6 @@
+//! A turn that fails, on both runtimes: it gets one class, words that help, a record, and the agent goes on.
+
+mod clocks;
+mod codex;
+mod policy;
+mod provider;
