@@ -35,8 +35,8 @@ pub enum Input {
     SpawnFailed(AgentName, Incarnation, String),
     /// The worker's socket answered with a good hello. The incarnation is the worker's own word.
     Linked(AgentName, Linked),
-    /// Nothing answers at the worker's socket, or not as it should.
-    LinkFailed(AgentName, String),
+    /// Nothing answers at the socket of this run, or not as it should. The run is 0 if an unknown worker was dialled.
+    LinkFailed(AgentName, Incarnation, String),
     /// The session with this run ended.
     LinkLost(AgentName, Incarnation, String),
     /// A worker says something.
