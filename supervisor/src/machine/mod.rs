@@ -265,6 +265,11 @@ impl Machine {
         [workers, starts, posts, turns, status].into_iter().flatten().min()
     }
 
+    /// Whether updates may be taken. While the ledger cannot be written they stay where they are: unconfirmed.
+    pub const fn takes_updates(&self) -> bool {
+        self.ledger_stuck.is_none()
+    }
+
     /// The name of the state for the log: one word for the whole is enough, the effects tell the rest.
     pub fn word(&self) -> &'static str {
         match self.going {
