@@ -239,7 +239,7 @@ impl Machine {
         let late = self.due.map_or(0, |due| now.tick.saturating_sub(due));
         if late >= SLEPT_MS {
             for agent in self.agents.values_mut() {
-                agent.heard_at += late;
+                agent.heard_at += late + SLEPT_MS;
             }
         }
     }
