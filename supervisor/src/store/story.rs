@@ -104,13 +104,7 @@ fn turn(ledger: &mut Connection, id: TurnId) -> Result<Option<TurnStory>> {
         ATTEMPTS_MAX,
         attempt,
     )?;
-    story.events = latest(
-        &snapshot,
-        EVENTS,
-        number,
-        EVENTS_MAX,
-        event,
-    )?;
+    story.events = latest(&snapshot, EVENTS, number, EVENTS_MAX, event)?;
     story.posts =
         latest(&snapshot, "SELECT * FROM posts WHERE turn_id = ?1 ORDER BY id DESC LIMIT ?2", number, POSTS_MAX, post)?;
     Ok(Some(story))
