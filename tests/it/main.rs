@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what fails in a test fails the test, helpers included")]
 
 mod both;
+mod control;
 mod crash;
 mod failure;
 mod message;
