@@ -7,6 +7,7 @@ mod failure;
 mod message;
 mod readme;
 mod standin;
+mod telegram;
 mod tidy;
 mod wire;
 
