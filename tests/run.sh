@@ -126,8 +126,8 @@ install() {
 # ---- the steps
 
 step_fmt() { cargo fmt --all --check "$@"; }
-step_clippy() { cargo clippy --workspace --all-targets "$@" -- -D warnings; }
-step_doc() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items "$@"; }
+step_clippy() { cargo clippy --workspace --all-targets --keep-going "$@" -- -D warnings; }
+step_doc() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --keep-going "$@"; }
 step_nextest() { cargo nextest run --workspace "$@"; }
 step_doctest() { cargo test --workspace --doc "$@"; }
 

@@ -268,7 +268,7 @@ impl Machine {
             let never = swept.journal.is_some() && begun.is_none_or(|standing| !standing.prompted);
             let mut end = Finished::new(attempt, TurnId(0), Outcome::Failed(class));
             end.replay_safe = never;
-            end.detail = if never { "the prompt had not reached Codex".to_owned() } else { exit.clone() };
+            end.detail = if never { format!("{exit}\nthe prompt had not reached Codex") } else { exit.clone() };
             self.lost(now, end, effects);
         }
     }

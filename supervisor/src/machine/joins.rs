@@ -11,18 +11,12 @@
 
 use super::nouns::{Now, TurnEnd, UpdateEnd};
 use super::setup::QueueMode;
-use super::words::Effect;
+use super::words::{Effect, JOINT, PROMPT_BYTES_MAX};
 use super::{Caller, Machine, Stage, Turn};
 use protocol::control::{Reply, SendEvent};
 use protocol::from_worker::Steered;
 use protocol::to_worker::Steer;
 use protocol::{AgentName, Runtime, Text, ToWorker, TurnId};
-
-/// What stands between a prompt and a text that joined it. The store puts them together with the same.
-pub const JOINT: &str = "\n\n";
-
-/// Largest prompt in bytes: larger ones are no message but a file, and a file belongs into the workspace.
-pub const PROMPT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 impl Machine {
     /// A message came while its lane was busy: the agent's queue mode decides.

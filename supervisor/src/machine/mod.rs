@@ -240,7 +240,7 @@ impl Machine {
         let late = self.due.map_or(0, |due| now.tick.saturating_sub(due));
         if late >= SLEPT_MS {
             for agent in self.agents.values_mut() {
-                agent.heard_at += late;
+                agent.heard_at += late + SLEPT_MS;
             }
         }
     }
@@ -264,6 +264,11 @@ impl Machine {
         let turns = self.turn_deadline().map(|at| (at, "turn"));
         let status = self.status_deadline().map(|at| (at, "status"));
         [workers, starts, posts, turns, status].into_iter().flatten().min()
+    }
+
+    /// Whether updates may be taken. While the ledger cannot be written they stay where they are: unconfirmed.
+    pub const fn takes_updates(&self) -> bool {
+        self.ledger_stuck.is_none()
     }
 
     /// The name of the state for the log: one word for the whole is enough, the effects tell the rest.

@@ -375,7 +375,7 @@ pub struct Memory {
     pub ledger: u64,
     /// The largest numbers given so far.
     pub last: LastNumbers,
-    /// Turns without an end, by number. The texts that joined one stand in its prompt, see [`super::joins::JOINT`].
+    /// Turns without an end, by number. The texts that joined one stand in its prompt, see [`super::words::JOINT`].
     pub turns: Vec<OpenTurn>,
     /// Posts that wait, by number. Status messages of open turns are among them even if they are sent.
     pub posts: Vec<OpenPost>,

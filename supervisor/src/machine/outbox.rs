@@ -59,9 +59,13 @@ pub struct Ended {
 }
 
 impl Outbox {
+    /// Without posts; `last` is the largest number given so far.
+    pub fn after(last: u64) -> Self {
+        Self { last, ..Self::default() }
+    }
+
     /// What the ledger remembers. Posts that were in flight when we ended may have arrived.
-    pub fn recover(&mut self, now: Now, last: u64, posts: Vec<OpenPost>) {
-        self.last = last;
+    pub fn recover(&mut self, now: Now, posts: Vec<OpenPost>) {
         for open in posts {
             if open.message.is_none() {
                 let not_before = now.tick + open.not_before.saturating_sub(now.wall).min(LATER_MAX_MS);

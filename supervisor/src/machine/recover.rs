@@ -25,7 +25,7 @@ impl Machine {
             attempts: BTreeMap::new(),
             threads: BTreeMap::new(),
             admission: super::Admission::default(),
-            outbox: Outbox::default(),
+            outbox: Outbox::after(memory.last.post),
             bots: BTreeMap::new(),
             callers: BTreeMap::new(),
             going: Going::Staying,
@@ -63,7 +63,7 @@ impl Machine {
         for open in memory.turns {
             machine.remember_turn(now, open, &mut effects);
         }
-        machine.remember_posts(now, memory.last.post, memory.posts, &mut effects);
+        machine.remember_posts(now, memory.posts, &mut effects);
         machine.tell_stranded(now, memory.stranded, &mut effects);
         machine.look_for_workers(now, &mut effects);
         let bots: Vec<String> = machine.setup.bots.keys().cloned().collect();
@@ -113,7 +113,7 @@ impl Machine {
         }
     }
 
-    fn remember_posts(&mut self, now: Now, last: u64, mut posts: Vec<OpenPost>, effects: &mut Vec<Effect>) {
+    fn remember_posts(&mut self, now: Now, mut posts: Vec<OpenPost>, effects: &mut Vec<Effect>) {
         posts.retain(|open| {
             let stale = open.post.kind == PostKind::Status
                 && open.message.is_none()
@@ -131,7 +131,7 @@ impl Machine {
                 turn.status.post = open.message.is_none().then_some(open.post.id);
             }
         }
-        self.outbox.recover(now, last, posts);
+        self.outbox.recover(now, posts);
     }
 
     /// Commands that were taken and not carried out when the last supervisor ended.

@@ -1,9 +1,8 @@
 //! Turns from their acceptance to the moment when a worker has them.
 
 use super::admission::{Demand, Limits};
-use super::joins::PROMPT_BYTES_MAX;
 use super::nouns::{Conversation, NewAttempt, NewTurn, Now, Record, Source, UpdateId};
-use super::words::Effect;
+use super::words::{Effect, PROMPT_BYTES_MAX};
 use super::{Going, Machine, Stage, Try, Turn};
 use protocol::from_worker::Started;
 use protocol::to_worker::{Begin, Interrupt, InterruptReason};

@@ -14,6 +14,12 @@ use protocol::hello::Accord;
 use protocol::journal::Reading;
 use protocol::{AgentName, FromWorker, Incarnation, ToWorker};
 
+/// What stands between a prompt and a text that joined it. The store puts them together with the same.
+pub const JOINT: &str = "\n\n";
+
+/// Largest prompt in bytes: larger ones are no message but a file, and a file belongs into the workspace.
+pub const PROMPT_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// What can happen.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {

@@ -2,11 +2,11 @@
 
 use super::EVENT_BYTES_MAX;
 use super::record::amount;
-use crate::machine::joins::{JOINT, PROMPT_BYTES_MAX};
 use crate::machine::nouns::{
     Chat, ChatMessage, Conversation, LastNumbers, Memory, NewAttempt, NewTurn, OldAttempt, OpenPost, OpenTurn, Post,
     PostId, PostKind, Source, Stranded, UpdateId, Wall,
 };
+use crate::machine::words::{JOINT, PROMPT_BYTES_MAX};
 use protocol::text::clip;
 use protocol::{AgentName, AttemptId, FailureClass, Incarnation, Outcome, Route, Runtime, TurnId};
 use rusqlite::types::{FromSql, FromSqlError, Type};

@@ -22,7 +22,11 @@ const NOT_OURS: [&str; 3] = ["Cargo.lock", "LICENSE", "tests/codex/package-lock.
 pub(super) const SLEEPS: [(&str, usize, &str); 3] = [
     ("tests/src/standin/model/http.rs", 2, "the pause is the script's: a slow model"),
     ("tests/src/standin/telegram/http.rs", 1, "the pause is the script's: a slow Bot API"),
-    ("worker/tests/life.rs", 1, "its own wait for a condition, with a limit: the helper's crate depends on this one"),
+    (
+        "worker/tests/lab/mod.rs",
+        1,
+        "its own wait for a condition, with a limit: the helper's crate depends on this one",
+    ),
 ];
 /// The one helper that waits for a condition, with a limit, and tells the story when it is not met.
 const WAIT_HELPER: &str = "tests/src/wait.rs";

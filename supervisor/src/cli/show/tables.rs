@@ -133,8 +133,10 @@ fn trouble(row: &AgentRow, error: &LastError, look: &Look) -> String {
     let times = if error.streak > 1 { format!("{} times in a row, last ", error.streak) } else { String::new() };
     let head = look.paint(Tone::Bad, &format!("{}: {}", row.agent, error.class));
     let advice = protocol::FailureClass::parse(&error.class).map(|class| class.policy().next_step);
-    let advice =
-        advice.unwrap_or("`cofferdam logs AGENT`, then `cofferdam start AGENT`").replace("AGENT", row.agent.as_str());
+    let given_up = matches!(row.state, AgentState::Failed | AgentState::Down);
+    let of_worker =
+        if given_up { "`cofferdam logs AGENT`, then `cofferdam start AGENT`" } else { "`cofferdam logs AGENT`" };
+    let advice = advice.unwrap_or(of_worker).replace("AGENT", row.agent.as_str());
     let text = wrap(&one_line(&error.text, TROUBLE_CHARACTERS_MAX), look.width, "  ");
     let next = wrap(&format!("next: {advice}"), look.width, "  ");
     format!("\n{head} ({times}{} ago)\n{text}{next}", look.age(error.at))

@@ -2,8 +2,8 @@
 
 use super::super::recall::{ENDINGS_MAX, SEEN_BELOW_OFFSET, SEEN_WITHIN_MS};
 use super::*;
-use crate::machine::joins::JOINT;
 use crate::machine::nouns::{LastNumbers, OldAttempt, OpenPost, OpenTurn, PostState, TurnEnd, UpdateEnd};
+use crate::machine::words::JOINT;
 use proptest::prelude::*;
 use protocol::{FailureClass, Finished, Outcome};
 use std::collections::{BTreeMap, BTreeSet};
