@@ -10,6 +10,7 @@ mod message;
 mod readme;
 mod scenes;
 mod standin;
+mod telegram;
 mod tidy;
 mod wire;
 

@@ -55,6 +55,7 @@ impl Machine {
             Input::Update(..)
             | Input::Polling(..)
             | Input::Delivered(..)
+            | Input::Flooded(..)
             | Input::Asked(..)
             | Input::CallerGone(_)
             | Input::Recalled(..)

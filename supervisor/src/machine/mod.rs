@@ -195,6 +195,7 @@ impl Machine {
             }
             Input::Polling(bot, health) => self.polling(now, &bot, health, effects),
             Input::Delivered(post, delivery) => self.delivered(now, post, delivery, effects),
+            Input::Flooded(bot, ms) => self.outbox.flooded(now, &bot, ms),
             Input::Asked(caller, request) => self.asked(now, caller, request, effects),
             Input::CallerGone(caller) => self.caller_gone(caller),
             Input::Recalled(asker, turn) => self.recalled(now, asker, turn.map(|t| *t), effects),

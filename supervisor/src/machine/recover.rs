@@ -130,9 +130,6 @@ impl Machine {
                 turn.status.message = open.message;
                 turn.status.post = open.message.is_none().then_some(open.post.id);
             }
-            // It was due: the last supervisor may have sent it and not lived to write that down.
-            let was_due = open.not_before <= now.wall;
-            open.post.maybe_repeated |= was_due && open.message.is_none();
         }
         self.outbox.recover(now, posts);
     }
