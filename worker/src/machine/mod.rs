@@ -10,7 +10,7 @@
 //!                                  Finish, exactly once --> unacknowledged --Acked--> forgotten
 //! ```
 //! Pure: the time is an argument, nothing is read or written, and the same inputs give the same effects.
-//! After each input [`Machine::pump`] brings everything to where it belongs: turns that can open are opened, an idle
+//! After each input `Machine::pump` brings everything to where it belongs: turns that can open are opened, an idle
 //! app-server is retired, a worker that is done leaves.
 
 mod app_server;
