@@ -3,9 +3,11 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what fails in a test fails the test, helpers included")]
 
 mod both;
+mod config;
 mod control;
 mod crash;
 mod failure;
+mod isolation;
 mod message;
 mod readme;
 mod scenes;

@@ -141,3 +141,32 @@ pub(crate) fn rollouts(world: &World, agent: &str) -> String {
     }
     found
 }
+
+/// Set to repeat a run that failed with a seed.
+const SEED_VARIABLE: &str = "COFFERDAM_TEST_SEED";
+
+/// Numbers that look random; a seed gives the same ones again.
+pub(crate) struct Dice {
+    seed: u64,
+    state: u64,
+}
+
+impl Dice {
+    /// The dice of every run, unless the environment names others.
+    pub(crate) fn new() -> Self {
+        let seed = std::env::var(SEED_VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(20_261_121);
+        Self { seed, state: seed }
+    }
+
+    /// What makes the same throws again.
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// A number below `sides`.
+    pub(crate) fn throw(&mut self, sides: u64) -> u64 {
+        // Knuth's constants.
+        self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.state >> 33) % sides
+    }
+}

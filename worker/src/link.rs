@@ -16,7 +16,9 @@ use protocol::frame::{self, FrameReader};
 use protocol::hello::{Accord, Hello, Role};
 use protocol::{AttemptId, FromWorker, ToWorker};
 use std::collections::{BTreeMap, VecDeque};
+use std::fs::Permissions;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -102,7 +104,10 @@ pub fn listen(path: &Path) -> Result<Listener, LinkError> {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             Ok(()) | Err(_) => {}
         }
-        ListenerOptions::new().name(path.to_fs_name::<GenericFilePath>()?).create_tokio()
+        // The process' mask keeps others out from the first moment on; this is the mode that all our files have.
+        let listener = ListenerOptions::new().name(path.to_fs_name::<GenericFilePath>()?).create_tokio()?;
+        std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
+        Ok(listener)
     };
     bind().map_err(|source| LinkError::Io { path: path.to_owned(), source })
 }

@@ -1,6 +1,6 @@
 //! Ten kills at random moments of twenty turns of three agents: every accepted turn has exactly one end.
 
-use crate::scenes::{codex_pids, is_end, on, post, world};
+use crate::scenes::{Dice, codex_pids, is_end, on, post, world};
 use cofferdam_tests::processes::kill9;
 use cofferdam_tests::wait::{LIMIT, until};
 use cofferdam_tests::world::World;
@@ -9,20 +9,6 @@ use std::collections::BTreeMap;
 
 const TURNS: u64 = 20;
 const AGENTS: [&str; 3] = ["a", "b", "c"];
-/// Set to repeat the storm of a failed run.
-const SEED_VARIABLE: &str = "COFFERDAM_TEST_SEED";
-
-/// Numbers that look random; a seed gives the same ones again.
-struct Dice(u64);
-
-impl Dice {
-    fn throw(&mut self, sides: u64) -> u64 {
-        // Knuth's constants.
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % sides
-    }
-}
-
 /// What a turn of the storm does: words, words that take a while, a tool.
 fn prompt(dice: &mut Dice, turn: u64) -> String {
     match dice.throw(3) {
@@ -57,8 +43,8 @@ fn kill_something(world: &mut World, dice: &mut Dice, workers_killed: &mut BTree
 
 #[test]
 fn every_accepted_turn_has_exactly_one_end() {
-    let seed = std::env::var(SEED_VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(20_261_121);
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new();
+    let seed = dice.seed();
     let mut builder = world();
     for (agent, runtime) in AGENTS.into_iter().zip(["codex", "codex-cli", "codex"]) {
         builder = builder.agent(agent, &format!("{}\nqueue = \"queue\"", on(runtime)));
