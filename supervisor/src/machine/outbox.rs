@@ -416,7 +416,7 @@ mod tests {
             open_post(4, 2, PostKind::Final, at(500).wall),
             open_post(5, 2, PostKind::Final, 0),
         ];
-        outbox.recover(at(0), 5, posts);
+        outbox.recover(at(0), posts);
         let doubts: Vec<u64> = outbox.posts.values().filter(|w| w.post.maybe_repeated).map(|w| w.post.id.0).collect();
         assert_eq!(doubts, [1, 2], "a status may have gone before the end was made; 4 had to wait, and 5 behind it");
         outbox.pump(at(0), &mut effects);
