@@ -4,6 +4,7 @@
 
 mod bot_api;
 mod both;
+mod control;
 mod crash;
 mod failure;
 mod message;
