@@ -164,7 +164,7 @@ impl Machine {
             }
             FromWorker::Progress(progress) => self.progress(now, name, &progress, effects),
             FromWorker::Delta(delta) => self.delta(name, &delta, effects),
-            FromWorker::Steered(s) => self.steered(now, name, s, effects),
+            FromWorker::Steered(s) => self.steered(now, name, &s, effects),
             FromWorker::Note(text) => {
                 let text = protocol::text::clip(&text, 2_000).to_owned();
                 Self::event(now, Some(name), None, format!("note: {text}"), effects);

@@ -183,7 +183,7 @@ impl Machine {
     /// Takes an input. The effects stand in the order in which they are to be performed.
     pub fn handle(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
         if self.going == Going::Gone {
-            return Self::too_late(input, effects);
+            return Self::too_late(&input, effects);
         }
         self.forgive_our_sleep(now);
         match input {
@@ -220,10 +220,10 @@ impl Machine {
     }
 
     /// We are gone: what comes now is for the next supervisor. Nothing of it is taken, so nothing of it is lost.
-    fn too_late(input: Input, effects: &mut Vec<Effect>) {
+    fn too_late(input: &Input, effects: &mut Vec<Effect>) {
         if let Input::Asked(caller, _) | Input::Recalled(Asker::Caller(caller, _), _) = input {
             let why = "cofferdam ends; ask again after its next start".to_owned();
-            effects.push(Effect::Reply(caller, Reply::Refused(Refused { kind: RefusedKind::Later, why })));
+            effects.push(Effect::Reply(*caller, Reply::Refused(Refused { kind: RefusedKind::Later, why })));
         }
     }
 
@@ -264,11 +264,6 @@ impl Machine {
         let turns = self.turn_deadline().map(|at| (at, "turn"));
         let status = self.status_deadline().map(|at| (at, "status"));
         [workers, starts, posts, turns, status].into_iter().flatten().min()
-    }
-
-    /// Whether updates may be taken. While the ledger cannot be written they stay where they are: unconfirmed.
-    pub const fn takes_updates(&self) -> bool {
-        self.ledger_stuck.is_none()
     }
 
     /// The name of the state for the log: one word for the whole is enough, the effects tell the rest.

@@ -119,8 +119,8 @@ impl Machine {
                 && open.message.is_none()
                 && open.post.turn.is_none_or(|id| !self.turns.contains_key(&id));
             if stale {
-                let state = PostState::Dead("its turn is over".into());
-                effects.push(Effect::Record(Record::PostState(open.post.id, state, now.wall)));
+                let dead = PostState::Dead("its turn is over".into());
+                effects.push(Effect::Record(Record::PostState(open.post.id, dead, now.wall)));
             }
             !stale
         });

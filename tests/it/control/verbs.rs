@@ -103,7 +103,10 @@ fn kill_leaves_nothing(runtime: &str) {
     let (a, b) = (world.worker("a"), world.worker("b"));
     let nap = napper(&world).display().to_string();
     let flag = world.workspace("a").join("flag");
-    let script = format!("setsid {nap} 601 & (setsid {nap} 602 &); trap '' TERM INT HUP; echo run > {}; {nap} 603", flag.display());
+    let script = format!(
+        "setsid {nap} 601 & (setsid {nap} 602 &); trap '' TERM INT HUP; echo run > {}; {nap} 603",
+        flag.display()
+    );
     let sending = world.sending("a", "c", &format!("[[tool {script}]] work"));
     appears(&world, &flag);
     let waiting = post(&world, "a", "c", "waits");

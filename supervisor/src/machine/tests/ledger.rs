@@ -1,7 +1,7 @@
 //! The ledger as a model: records in, memory out, and a complaint at every broken promise.
 
-use crate::machine::joins::JOINT;
 use crate::machine::nouns::*;
+use crate::machine::words::JOINT;
 use crate::machine::words::Recalled;
 use protocol::stable::Finished;
 use protocol::{AgentName, AttemptId, Outcome, TurnId};

@@ -1,9 +1,9 @@
 //! A turn's way: accepted, placed, begun, answered; retries, fallbacks, bounds and joins.
 
 use super::world::*;
-use crate::machine::joins::JOINT;
 use crate::machine::nouns::*;
 use crate::machine::setup::{QueueMode, Setup};
+use crate::machine::words::JOINT;
 use protocol::control::{Refused, RefusedKind, Reply, Request, SendEvent};
 use protocol::{FailureClass, Outcome, TurnId};
 

@@ -117,7 +117,7 @@ impl Place {
             let same = begin.thread.is_some() && live.begin.thread == begin.thread;
             assert!(!same, "two turns on thread {:?}", begin.thread);
         }
-        let begun = Begun {
+        let entry = Begun {
             attempt,
             turn: begin.turn,
             route: begin.route.clone(),
@@ -126,7 +126,7 @@ impl Place {
             at_ms: 0,
         };
         let thread = begin.thread.clone();
-        self.journal.insert(attempt, Standing { begun, prompted: false, thread, ended: None });
+        self.journal.insert(attempt, Standing { begun: entry, prompted: false, thread, ended: None });
         self.begun.push(begin.clone());
         let draining = process.draining;
         process.turns.insert(attempt, Live { begin, started: false, stop: false });
