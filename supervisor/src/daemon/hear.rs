@@ -10,6 +10,8 @@ use tokio::task::JoinHandle;
 #[derive(Debug)]
 pub(super) struct Hearing {
     bot: Bot,
+    /// The name after its `@`, once the server has told it.
+    username: String,
     poll: JoinHandle<()>,
 }
 
@@ -33,7 +35,7 @@ impl Daemon {
         match self.bot(name) {
             Ok(bot) => {
                 let poll = tokio::spawn(leaf::poll(bot.clone(), offset, Pace::TELEGRAM, self.heard.clone()));
-                self.bots.insert(name.to_owned(), Hearing { bot, poll });
+                self.bots.insert(name.to_owned(), Hearing { bot, username: String::new(), poll });
             }
             Err(why) => {
                 let words = self.words.clone();
@@ -63,6 +65,9 @@ impl Daemon {
         match heard.news {
             leaf::News::Started(who) => {
                 tracing::info!(bot = name, username = who.username, "bot is heard");
+                if let Some(hearing) = self.bots.get_mut(&name) {
+                    hearing.username = who.username;
+                }
                 self.fleeting(&name, Request::Commands(commands()));
                 self.handle(Input::Polling(name, Ok(())));
             }
@@ -96,8 +101,9 @@ impl Daemon {
             return confirm(batch.committed);
         }
         self.receipts.insert(receipt, Receipt { left, committed: Some(batch.committed) });
+        let username = self.bots.get(name).map(|hearing| hearing.username.clone()).unwrap_or_default();
         for update in batch.updates {
-            self.handle(Input::Update(receipt, Box::new(telegram::update(name, update))));
+            self.handle(Input::Update(receipt, Box::new(telegram::update(name, &username, update))));
         }
     }
 

@@ -10,12 +10,18 @@ use std::time::Duration;
 /// What precedes a piece that may have arrived before.
 const MAYBE_REPEATED: &str = "(sent again: the first try may have arrived)\n\n";
 
-/// An update as the machine takes it.
-pub(super) fn update(bot: &str, heard: Heard) -> Update {
+/// An update as the machine takes it. `username` is the bot's own, or empty while nobody knows it.
+pub(super) fn update(bot: &str, username: &str, heard: Heard) -> Update {
     let external = heard.id();
     let from = heard.origin().and_then(|origin| from(bot, origin));
     let private = heard.origin().is_some_and(|origin| origin.chat_kind == ChatKind::Private);
     match (heard, from) {
+        (Heard::Text { text, .. }, from) if is_for_another(&text, username) => Update {
+            bot: bot.to_owned(),
+            external,
+            kind: UpdateKind::Other { what: FOR_ANOTHER.into(), from },
+            raw: text,
+        },
         (Heard::Text { text, reply_to, .. }, Some(from)) => {
             // What was quoted belongs to what is asked.
             let quoted =
@@ -32,6 +38,16 @@ pub(super) fn update(bot: &str, heard: Heard) -> Update {
             Update { bot: bot.to_owned(), external, kind: UpdateKind::Other { what: kind, from }, raw }
         }
     }
+}
+
+/// The kind of a command that a group's people gave to another bot.
+const FOR_ANOTHER: &str = "command_for_another_bot";
+
+/// Whether a text is `/command@NAME` with the name of another bot.
+fn is_for_another(text: &str, username: &str) -> bool {
+    let word = text.split_whitespace().next().unwrap_or_default();
+    let named = word.strip_prefix('/').and_then(|word| word.split_once('@')).map(|(_, name)| name);
+    named.is_some_and(|name| !username.is_empty() && !name.eq_ignore_ascii_case(username))
 }
 
 fn from(bot: &str, origin: &Origin) -> Option<ChatMessage> {

@@ -179,3 +179,18 @@ fn five_bots_answer_at_once() {
         assert_eq!(bot.texts(OWNER), [format!("echo: to {i}")]);
     }
 }
+
+#[test]
+fn a_message_during_a_turn_becomes_part_of_it() {
+    let scene = Scene::new("runtime = \"codex\"\nqueue = \"steer\"");
+    scene.says("[[hold h]] one");
+    scene.held("h");
+    scene.says("[[recall]] and this");
+    scene.ledger_says("SELECT outcome FROM updates WHERE id = 2", &["joined"]);
+    scene.world.model.release("h");
+    let answer = scene.reads("recall: ");
+    assert!(answer.text.contains("one"), "{}", answer.text);
+    scene.rest();
+    assert_eq!(scene.ledger("SELECT outcome FROM updates ORDER BY id"), ["answered", "joined"]);
+    assert_eq!(scene.texts().len(), 1, "{:?}", scene.texts());
+}

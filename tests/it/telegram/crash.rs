@@ -117,3 +117,22 @@ fn killed_after_the_commit_and_before_the_confirmation() {
     assert_eq!(scene.world.model.count_prompt("one"), 1);
     assert_eq!(scene.ledger("SELECT count(*) FROM updates"), ["1"]);
 }
+
+#[test]
+fn killed_between_the_pieces_of_an_answer() {
+    let mut scene = Scene::new("");
+    scene.bot.fault(Fault::on("sendMessage", FaultKind::Delay { ms: 0 }));
+    scene.bot.fault(Fault::on("sendMessage", FaultKind::Hold("second".into())));
+    scene.says(&(0..250).map(|i| format!("this is line number {i} of it.\n\n")).collect::<String>());
+    wait(scene.server.wait_held("second", LIMIT));
+    scene.ledger_says("SELECT sent_pieces FROM posts", &["1"]);
+    scene.crash();
+    scene.reads("line number 249");
+    scene.rest();
+    let texts = scene.texts();
+    let whole = texts.join("\n");
+    for i in 0..250 {
+        assert_eq!(whole.matches(&format!("number {i} of")).count(), 1, "line {i}");
+    }
+    assert!(texts[1].starts_with(MARK) && texts.iter().filter(|text| text.starts_with(MARK)).count() == 1, "{texts:?}");
+}

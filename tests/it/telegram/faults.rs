@@ -154,3 +154,39 @@ fn a_status_message_that_cannot_be_removed_holds_nothing_up() {
         .collect();
     assert_eq!(finals.len(), 2);
 }
+
+#[test]
+fn a_pause_in_answer_to_typing_holds_answers_too() {
+    let scene = Scene::new("");
+    scene.bot.fault(Fault::on("sendChatAction", FaultKind::flood(2)));
+    scene.says("[[hold h]] hello");
+    scene.held("h");
+    let refused = || scene.bot.calls("sendChatAction").into_iter().find(|call| call.status == Some(429));
+    let refused = until("typing to be refused", LIMIT, || scene.world.story(), refused);
+    scene.world.model.release("h");
+    scene.reads("echo: hello");
+    let sent = scene.bot.calls("sendMessage").remove(0);
+    assert!(sent.at_ms >= refused.at_ms + 2_000, "{refused:?} {sent:?}");
+    scene.rest();
+}
+
+#[test]
+fn a_chat_that_hangs_holds_up_no_other() {
+    let scene = Scene::silent("max_turns = 2", |builder| builder);
+    let text = std::fs::read_to_string(scene.world.config()).unwrap();
+    scene.world.write_config(&text.replace("allow = [11]", "allow = [11, 22]"));
+    let mut scene = scene;
+    scene.world.run();
+    scene.bot.fault(Fault::on("sendMessage", FaultKind::HoldAfter("stuck".into())));
+    scene.says("one");
+    crate::both::wait(scene.server.wait_held("stuck", LIMIT));
+    scene.bot.says(22, "elsewhere");
+    reads(&scene.world, &scene.bot, 22, "echo: elsewhere");
+    scene.says("two");
+    scene.ledger_says("SELECT count(*) FROM turns WHERE outcome IS NOT NULL", &["3"]);
+    assert_eq!(scene.texts(), ["echo: one"], "the order of a chat is kept");
+    scene.server.release("stuck");
+    scene.reads("echo: two");
+    scene.rest();
+    assert_eq!(scene.texts(), ["echo: one", "echo: two"]);
+}

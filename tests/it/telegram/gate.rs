@@ -3,7 +3,7 @@
 use super::{OWNER, Scene, reads};
 use crate::both::wait;
 use cofferdam_tests::standin::telegram::{Fault, FaultKind, Writing};
-use cofferdam_tests::wait::LIMIT;
+use cofferdam_tests::wait::{LIMIT, until};
 use rusqlite::OpenFlags;
 use serde_json::{Value, json};
 
@@ -145,4 +145,41 @@ fn an_update_is_confirmed_after_its_commit_and_not_before() {
     scene.rest();
     assert_eq!(scene.texts(), ["echo: careful"]);
     assert_eq!(scene.world.model.count_prompt("careful"), 1);
+}
+
+#[test]
+fn a_command_for_another_bot_is_not_ours() {
+    let scene = Scene::new("");
+    let group = |text: &str| Writing { chat: -7, user: Some(OWNER), ..Writing::private(-7, text) };
+    scene.bot.writes(group("[[hold h]] work"));
+    scene.held("h");
+    scene.bot.writes(group("/stop@other_bot"));
+    scene.bot.writes(group("/status@Main_Bot"));
+    reads(&scene.world, &scene.bot, -7, "1 running");
+    scene.world.model.release("h");
+    reads(&scene.world, &scene.bot, -7, "echo: work");
+    scene.rest();
+    let ends = "SELECT kind || ' ' || outcome FROM updates ORDER BY id";
+    assert_eq!(scene.ledger(ends), ["text answered", "command_for_another_bot refused", "text answered"]);
+    assert_eq!(scene.bot.texts(-7).len(), 2);
+}
+
+#[test]
+fn a_ledger_that_cannot_be_written_holds_updates_back_and_loses_none() {
+    let scene = Scene::new("");
+    let lock = super::open(&scene.world, OpenFlags::SQLITE_OPEN_READ_WRITE);
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let first = scene.bot.says(OWNER, "one");
+    let failing = || (scene.world.cli(&["health", "--json"]).json()["status"] == "failing").then_some(());
+    until("health to be failing", LIMIT, || scene.world.story(), failing);
+    let second = scene.bot.says(OWNER, "two");
+    assert!(scene.bot.look(|account| account.confirmed()) < first.update_id);
+    assert_eq!(scene.bot.calls("sendMessage"), []);
+    lock.execute_batch("ROLLBACK").unwrap();
+    scene.reads("echo: one");
+    scene.reads("echo: two");
+    wait(scene.bot.wait_confirmed(second.update_id, LIMIT));
+    scene.rest();
+    assert_eq!(scene.texts(), ["echo: one", "echo: two"]);
+    assert_eq!(scene.world.cli(&["health", "--json"]).json()["status"], "ok");
 }

@@ -109,3 +109,18 @@ fn a_telegram_that_is_gone_for_a_while_costs_nothing() {
     let finals = "SELECT body || ' ' || maybe_repeated FROM posts WHERE kind = 'final'";
     assert_eq!(scene.ledger(finals), ["echo: asked before 0", "echo: asked after 0"]);
 }
+
+#[test]
+fn a_bot_that_a_reload_adds_is_heard_and_one_that_it_removes_is_not() {
+    let scene = Scene::new("");
+    let other = scene.server.bot(&token(7002), "other_bot");
+    let text = std::fs::read_to_string(scene.world.config()).unwrap();
+    scene.world.write_config(&text.replace("[telegram.main]", "[telegram.other]").replace(&token(7001), &token(7002)));
+    let reloaded = scene.world.cli(&["reload"]);
+    assert_eq!(reloaded.code, 0, "{reloaded:?}");
+    let unheard = |account: &cofferdam_tests::standin::telegram::Account| (account.polls_open() == 0).then_some(());
+    wait(scene.bot.wait_for("the end of the old poll", LIMIT, unheard));
+    other.says(OWNER, "hello");
+    reads(&scene.world, &other, OWNER, "echo: hello");
+    scene.rest();
+}
