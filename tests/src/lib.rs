@@ -1,6 +1,7 @@
 //! What the tests of the whole share: a world with a real supervisor in it, the stand-ins of the outside, and where the
 //! real Codex is found.
 
+pub mod bench;
 pub mod codex;
 pub mod processes;
 pub mod standin;

@@ -236,6 +236,24 @@ impl World {
         command
     }
 
+    /// Another program with the environment of [`World::command`], not started yet.
+    #[expect(clippy::disallowed_methods, reason = "a benchmark compares what it measures with something else")]
+    pub fn other(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.root().join("home"))
+            .env("LANG", "C.UTF-8")
+            .current_dir(self.root());
+        command
+    }
+
+    /// The control socket.
+    pub fn socket(&self) -> PathBuf {
+        self.state().join("run/control.sock")
+    }
+
     /// Starts the supervisor; its log goes to a file of the world.
     ///
     /// # Panics
