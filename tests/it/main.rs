@@ -3,16 +3,18 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what fails in a test fails the test, helpers included")]
 
 mod both;
+mod crash;
 mod failure;
 mod message;
+mod readme;
+mod scenes;
 mod standin;
+mod tidy;
 mod wire;
 
-use cofferdam_tests::world::Binaries;
-
-/// The binaries of this build: the shipped main functions.
-fn binaries() -> Binaries {
-    Binaries {
+/// What is tested: the binaries of this package, which call the same main functions as the shipped ones.
+pub(crate) fn binaries() -> cofferdam_tests::world::Binaries {
+    cofferdam_tests::world::Binaries {
         supervisor: env!("CARGO_BIN_EXE_supervisor-under-test").into(),
         worker: env!("CARGO_BIN_EXE_worker-under-test").into(),
     }

@@ -172,8 +172,8 @@ fn the_bytes_of_every_message_are_pinned() {
         .map(|(name, frame)| {
             assert!(reads_back(frame), "{name}");
             let bytes = frame::encode(frame.kind, &frame.body).unwrap();
-            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            format!("{name} {hex}")
+            let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("{name} {}", hex.concat())
         })
         .collect();
     insta::assert_snapshot!("wire", lines.join("\n"));

@@ -20,6 +20,16 @@ pub fn codex_binary() -> PathBuf {
     }
 }
 
+/// The native program behind [`codex_binary`]: what a test must run that ends Codex by its pid, for npm's launcher is another
+/// process, and a kill of it leaves Codex behind.
+///
+/// # Panics
+/// As [`codex_binary`] does.
+pub fn native_codex() -> PathBuf {
+    let named = codex_binary();
+    worker::codex::locate::locate(&named.to_string_lossy(), "").map_or(named, |located| located.program)
+}
+
 /// The folder that holds the workspace's `Cargo.toml`.
 pub fn workspace_root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)

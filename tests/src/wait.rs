@@ -12,16 +12,14 @@ const PAUSE: Duration = Duration::from_millis(10);
 ///
 /// # Panics
 /// When it gives nothing within `limit`: with `what` was waited for and the `story` so far.
-#[expect(clippy::disallowed_methods, clippy::panic, reason = "a wait in a test has a limit, and fails the test")]
+#[expect(clippy::disallowed_methods, reason = "a wait in a test has a limit, and fails the test")]
 pub fn until<T>(what: &str, limit: Duration, story: impl Fn() -> String, mut look: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
     loop {
         if let Some(found) = look() {
             return found;
         }
-        if begin.elapsed() > limit {
-            panic!("{what}: not within {limit:?}\n{}", story());
-        }
+        assert!(begin.elapsed() <= limit, "{what}: not within {limit:?}\n{}", story());
         std::thread::sleep(PAUSE);
     }
 }

@@ -122,7 +122,7 @@ impl Builder {
     /// Another program than the real Codex.
     #[must_use]
     pub fn codex(mut self, program: &Path) -> Self {
-        self.codex = program.to_owned();
+        program.clone_into(&mut self.codex);
         self
     }
 
@@ -147,17 +147,17 @@ impl Builder {
         let root = dir.path();
         fs::create_dir(root.join("home")).expect("a home");
         let mut text = format!(
-            "state_dir = \"s\"\nworker_command = {:?}\n{}\n[codex]\ncommand = {:?}\n\n[providers.standin]\nbase_url = {:?}\napi_key_env = \"STANDIN_KEY\"\n\n[defaults]\nmodel = \"standin/gpt-5.5\"\nauth = \"none\"\nsandbox = \"danger-full-access\"\nstop_grace = \"5s\"\n{}\n",
-            self.binaries.worker,
+            "state_dir = \"s\"\nworker_command = \"{}\"\n{}\n[codex]\ncommand = \"{}\"\n\n[providers.standin]\nbase_url = {:?}\napi_key_env = \"STANDIN_KEY\"\n\n[defaults]\nmodel = \"standin/gpt-5.5\"\nauth = \"none\"\nsandbox = \"danger-full-access\"\nstop_grace = \"5s\"\n{}\n",
+            self.binaries.worker.display(),
             self.top,
-            self.codex,
+            self.codex.display(),
             model.base_url(),
             self.defaults
         );
         for (name, lines) in &self.agents {
             let workspace = root.join(format!("work-{name}"));
             fs::create_dir(&workspace).expect("a workspace");
-            write!(text, "[agents.{name}]\nworkspace = {workspace:?}\n{lines}\n\n").expect("text");
+            write!(text, "[agents.{name}]\nworkspace = \"{}\"\n{lines}\n\n", workspace.display()).expect("text");
         }
         text.push_str(&self.rest);
         let world = World { binaries: self.binaries, model, supervisor: None, dir };
@@ -391,21 +391,21 @@ impl World {
 
     /// Processes that Codex started for this world's agents, and the Codex ones themselves.
     pub fn codex_processes(&self) -> Vec<u32> {
-        processes::marked(&format!("COFFERDAM_AGENT_DIR={}", self.state().join("agents").display()))
+        processes::marked(&format!("COFFERDAM_CHILD={}/", self.state().join("agents").display()))
     }
 
     /// What a failed wait should tell: the supervisor's log, the workers' logs, what the model saw.
     pub fn story(&self) -> String {
-        let mut story = format!("--- supervisor.log\n{}", tail(&self.log_path()));
+        let mut parts = vec![format!("--- supervisor.log\n{}", tail(&self.log_path()))];
         let agents = fs::read_dir(self.state().join("agents")).into_iter().flatten().flatten();
         for agent in agents {
             for file in ["log/worker.log", "log/worker.stderr"] {
                 let path = agent.path().join(file);
-                story.push_str(&format!("\n--- {}\n{}", path.display(), tail(&path)));
+                parts.push(format!("--- {}\n{}", path.display(), tail(&path)));
             }
         }
-        story.push_str(&format!("\n--- model\n{}", self.model.story()));
-        story
+        parts.push(format!("--- model\n{}", self.model.story()));
+        parts.join("\n")
     }
 
     /// Ends everything that carries this world's folder in its environment or command line.

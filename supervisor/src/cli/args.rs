@@ -76,10 +76,16 @@ pub(super) enum Command {
         #[arg(long, value_name = "C")]
         conversation: Option<String>,
     },
-    /// Try a failed turn again, as a new turn
+    /// Try a failed turn again, as a new turn, and print its answer
     Retry {
         /// Its number
         turn: u64,
+        /// Return as soon as the new turn is in the ledger
+        #[arg(long)]
+        no_wait: bool,
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
     },
     /// Log an agent with a login of its own in to Codex
     Login {
@@ -99,6 +105,8 @@ pub(super) enum Command {
         /// How many of the last lines
         #[arg(short = 'n', long, value_name = "N", default_value_t = 50)]
         lines: usize,
+        #[command(flatten)]
+        shape: Shape,
     },
     /// Show what runs and waits at an agent
     Queue {

@@ -59,7 +59,7 @@ pub(super) fn init(path: Option<&Path>, screen: &Screen, agent: &AgentName, owne
             DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         }
         let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path)?;
-        file.write_all(template(agent.as_str(), owner).as_bytes())
+        file.write_all(template(agent, owner).as_bytes())
     };
     match write() {
         Ok(()) => {}

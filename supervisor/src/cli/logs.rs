@@ -1,9 +1,13 @@
 //! `logs`: the end of a worker's log, and what is added to it. Read from the file: no supervisor is needed.
+//!
+//! The worker writes JSON lines; a person gets `05:11:02.524 INFO  begin  children=1 running=1`.
 
+use super::args::Shape;
 use super::exit::{Exit, Failure};
-use super::screen::Screen;
+use super::screen::{Look, Screen, Tone, tame};
 use super::{Flag, setup};
 use protocol::AgentName;
+use serde_json::{Map, Value};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
@@ -26,6 +30,7 @@ pub(super) fn logs(
     agent: &AgentName,
     lines: usize,
     follow: bool,
+    shape: Shape,
 ) -> Result<(), Failure> {
     let config = setup::load_folders(flag, screen)?;
     let folder = config.agent_dir(agent).join("log");
@@ -34,7 +39,7 @@ pub(super) fn logs(
         && !crash.is_empty()
     {
         screen.note(&format!("last words on standard error, see {}:", folder.join("worker.stderr").display()));
-        screen.note(super::screen::tame(&crash).trim_end());
+        screen.note(tame(&crash).trim_end());
         screen.note("");
     }
     let mut seen = match tail(&path, lines) {
@@ -42,7 +47,9 @@ pub(super) fn logs(
         Err(error) if follow && error.kind() == io::ErrorKind::NotFound => Tail::default(),
         Err(error) => return Err(Failure::because(Exit::Failed, &format!("read {}", path.display()), &error)),
     };
-    screen.print_foreign(&seen.text)?;
+    let show =
+        |text: &str| if shape.json { screen.print_foreign(text) } else { screen.print(&readable(text, &screen.look)) };
+    show(&seen.text)?;
     if !follow {
         return Ok(());
     }
@@ -50,9 +57,38 @@ pub(super) fn logs(
         std::thread::sleep(Duration::from_millis(LOOK_MS));
         let added = seen.added(&path);
         if !added.is_empty() {
-            screen.print_foreign(added.trim_end_matches('\n'))?;
+            show(&added)?;
         }
     }
+}
+
+/// Keys of a line that say what happened, best first; the first one there leads the line.
+const HEADLINES: [&str; 4] = ["message", "error", "what", "input"];
+
+/// JSON lines as a person reads them; another line stays as it is.
+fn readable(text: &str, look: &Look) -> String {
+    text.lines().fold(String::new(), |page, line| page + &readable_line(line, look) + "\n")
+}
+
+fn readable_line(line: &str, look: &Look) -> String {
+    let Ok(mut fields) = serde_json::from_str::<Map<String, Value>>(line) else { return tame(line).into_owned() };
+    let at = fields.remove("at_ms").and_then(|at| at.as_u64()).unwrap_or_default();
+    let level = fields.remove("level").map(|level| plain(&level)).unwrap_or_default();
+    let tone = match level.as_str() {
+        "ERROR" => Tone::Bad,
+        "WARN" => Tone::Warn,
+        _ => Tone::Faint,
+    };
+    let lead = HEADLINES.iter().find_map(|key| fields.remove(*key)).map(|value| plain(&value)).unwrap_or_default();
+    let rest: Vec<String> = fields.iter().map(|(key, value)| format!("{key}={}", plain(value))).collect();
+    let rest = look.paint(Tone::Faint, &tame(&rest.join(" ")));
+    let level = look.paint(tone, &format!("{:<5}", tame(&level)));
+    format!("{} {level} {}  {rest}", look.at_ms(at), tame(&lead)).trim_end().to_owned()
+}
+
+/// A value without the quotes of JSON.
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// The end of a file, and where it was.
@@ -107,6 +143,18 @@ impl Tail {
 mod tests {
     use super::*;
     use std::fs;
+
+    #[test]
+    fn lines_are_readable_and_tame() {
+        let look = Screen::plain().look;
+        let line = |text| readable_line(text, &look);
+        let json = r#"{"at_ms":3723004,"level":"INFO","input":"begin","running":1,"agent":"a"}"#;
+        assert_eq!(line(json), "01:02:03.004 INFO  begin  agent=a running=1");
+        assert_eq!(line(r#"{"level":"WARN","message":"\u001b[31m"}"#), "00:00:00.000 WARN  \u{fffd}[31m");
+        assert_eq!(line("no JSON"), "no JSON");
+        assert_eq!(line("{}"), "00:00:00.000");
+        assert_eq!(readable("", &look), "");
+    }
 
     #[test]
     fn the_last_lines_and_what_is_added() {

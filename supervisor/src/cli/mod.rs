@@ -56,6 +56,11 @@ pub fn main(run: fn(Loaded) -> ExitCode) -> ExitCode {
     }
 }
 
+/// The commands by name, as `--help` lists them.
+pub fn commands() -> Vec<String> {
+    <Cli as clap::CommandFactory>::command().get_subcommands().map(|command| command.get_name().to_owned()).collect()
+}
+
 /// Help and version end well, anything else is a wrong command line.
 fn usage(error: &clap::Error) -> ExitCode {
     // Nobody reads it if this fails.
@@ -86,11 +91,11 @@ fn perform(cli: Cli, run: fn(Loaded) -> ExitCode, screen: &Screen) -> Result<Exi
         Command::Interrupt { agent, conversation } => {
             ask::change(flag, screen, &Request::Interrupt(agent, conversation))
         }
-        Command::Retry { turn } => ask::change(flag, screen, &Request::Retry(TurnId(turn))),
+        Command::Retry { turn, no_wait, json } => send::retry(flag, screen, TurnId(turn), json, !no_wait),
         Command::Queue { agent, shape } => ask::queue(flag, screen, agent, shape),
         Command::Reload => ask::change(flag, screen, &Request::Reload),
         Command::Login { agent, arguments } => return local::login(flag, screen, &agent, &arguments).map(Into::into),
-        Command::Logs { agent, follow, lines } => logs::logs(flag, screen, &agent, lines, follow),
+        Command::Logs { agent, follow, lines, shape } => logs::logs(flag, screen, &agent, lines, follow, shape),
         Command::Check { shape } => local::check(flag, screen, shape),
         Command::Init { path, agent, owner } => local::init(path.as_deref(), screen, &agent, owner),
         Command::Version { shape } => local::version(screen, shape),

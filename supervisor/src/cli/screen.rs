@@ -60,8 +60,17 @@ impl Look {
 
     /// Local date and time.
     pub(super) fn at(&self, wall: u64) -> String {
+        self.time(wall, "%Y-%m-%d %H:%M:%S")
+    }
+
+    /// Local time with milliseconds.
+    pub(super) fn at_ms(&self, wall: u64) -> String {
+        self.time(wall, "%H:%M:%S%.3f")
+    }
+
+    fn time(&self, wall: u64, format: &str) -> String {
         let time = i64::try_from(wall).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
-        time.map_or_else(|| "-".to_owned(), |t| t.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string())
+        time.map_or_else(|| "-".to_owned(), |t| t.to_zoned(self.zone.clone()).strftime(format).to_string())
     }
 }
 

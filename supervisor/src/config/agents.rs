@@ -21,9 +21,9 @@ const OURS: [&str; 5] = ["HOME", "CODEX_HOME", "CODEX_SQLITE_HOME", "TMPDIR", "R
 const CODEX_OURS: [(&str, &str); 8] = [
     ("model", "model"),
     ("model_provider", "model"),
-    ("model_providers", "[providers]"),
+    ("model_providers", "providers"),
     ("sandbox_mode", "sandbox"),
-    ("sandbox_workspace_write", "network and writable"),
+    ("sandbox_workspace_write", "network"),
     ("approval_policy", "approval"),
     ("approvals_reviewer", "reviewer"),
     ("cli_auth_credentials_store", "auth"),
@@ -83,13 +83,11 @@ fn agent(
         max_turns: section.get("max_turns"),
         queue: section.word("queue", QueueMode::parse, QueueMode::Steer),
         queue_max: section.get("queue_max"),
-        collect_window: section.get("collect_window"),
         sandbox: section.word("sandbox", Sandbox::parse, Sandbox::ReadOnly),
         network: section.get("network"),
         writable: writable(section, base.world, sink),
         approval: section.word("approval", Approval::parse, Approval::Never),
         reviewer: section.word("reviewer", Reviewer::parse, Reviewer::User),
-        approval_timeout: section.get("approval_timeout"),
         home: section.word("home", Home::parse, Home::Private),
         home_share: home_share(section, sink),
         env_pass: env_pass(section, sink),
@@ -104,7 +102,6 @@ fn agent(
         limits: limits(&section.sub("limits"), sink),
         codex_command: command,
         codex: codex(section, spot, sink),
-        autostart: section.get("autostart"),
     };
     keys_of_providers(&agent, spot, base, sink);
     agent
@@ -195,27 +192,20 @@ fn orphan_after(section: &Section<'_>, world: World<'_>) -> Duration {
 }
 
 fn limits(section: &Section<'_>, sink: &mut Sink) -> Limits {
-    let memory_max: Option<u64> = section.get("memory_max");
-    let given = section.found::<Option<u64>>("memory_high");
-    let high = given.as_ref().map_or(memory_max.map(|max| max / 4 * 3), |found| found.value);
-    if let (Some(given), Some(high), Some(max)) = (given, high, memory_max)
+    let bytes = |name: &str| section.found::<Option<u64>>(name).and_then(|found| Some((found.value?, found.span)));
+    let (max, high) = (bytes("memory_max"), bytes("memory_high"));
+    if let (Some((max, end)), Some((high, span))) = (&max, &high)
         && high > max
     {
-        let message = format!("`memory_high` is above `memory_max`, {}", show_size(max));
-        let problem = Problem::error(&given.span, message).label("would never be reached");
-        sink.push(match section.found::<Option<u64>>("memory_max") {
-            Some(max) => problem.also(&max.span, "the end is here"),
-            None => problem.help("`memory_max` has its default here: raise it too"),
-        });
+        let message = format!("`memory_high` is above `memory_max`, {}", show_size(*max));
+        sink.push(Problem::error(span, message).label("would never be reached").also(end, "the end is here"));
     }
     let small = |bound: Option<u64>| bound.map(|n| u32::try_from(n).unwrap_or(u32::MAX));
     Limits {
-        memory_max,
-        memory_high: high,
-        cpu_weight: section.get("cpu_weight"),
+        memory_max: section.get("memory_max"),
+        memory_high: section.get("memory_high"),
+        cpu_weight: small(section.get("cpu_weight")),
         pids_max: small(section.get("pids_max")),
-        files_max: section.get("files_max"),
-        nice: section.get("nice"),
     }
 }
 
@@ -224,7 +214,7 @@ fn codex(section: &Section<'_>, agent: &Spot<String>, sink: &mut Sink) -> String
     for spot in spots {
         if let Some((name, ours)) = CODEX_OURS.iter().find(|(name, _)| *name == spot.value) {
             let problem = Problem::warning(&spot.span, format!("`{name}` of Codex is set by Cofferdam"));
-            sink.push(problem.label("has no effect").help(format!("use {ours} instead")));
+            sink.push(problem.label("has no effect").help(format!("`{ours}` is the key for it")));
         }
     }
     if table.is_empty() {
@@ -249,11 +239,6 @@ fn keys_of_providers(agent: &Agent, spot: &Spot<String>, base: &Base<'_>, sink: 
             }
             continue;
         };
-        if base.world.env.var(variable).is_none() {
-            let message = format!("${variable}, the key of provider `{}`, is not set", provider.name);
-            let problem = Problem::warning(&spot.span, message).label("this agent's routes use it");
-            sink.push(problem.help("set it where the supervisor is started"));
-        }
         if agent.env_pass.contains(variable) {
             let message = format!("`env_pass` hands ${variable} to the tools of `{}`", agent.name);
             let problem = Problem::warning(&spot.span, message).label("Codex gets the key without it");

@@ -1,24 +1,17 @@
 //! Jobs: who is asked what and when, and where the answer goes.
 
-use super::files;
-use super::model::{Agent, Bot, Deliver, Job};
+use super::model::{Bot, Deliver, Job};
 use super::read::{Span, Table};
 use super::report::{Problem, Sink};
 use super::resolve::Names;
-use super::section::{Found, Section, World};
+use super::section::{Section, World};
 use super::value::{echo, nearest};
 use super::words::{Catchup, OnUncertain, Overlap};
 use croner::Cron;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use protocol::AgentName;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Duration;
-
-/// Largest file of a prompt in bytes.
-const PROMPT_FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Longest cron expression in bytes; a list of every minute of an hour has 170.
 const CRON_BYTES_MAX: usize = 256;
@@ -30,7 +23,6 @@ const NAME_BYTES_MAX: usize = 64;
 pub(super) fn jobs(
     root: &Section<'_>,
     names: &Names<'_>,
-    agents: &BTreeMap<AgentName, Agent>,
     bots: &BTreeMap<String, Bot>,
     world: World<'_>,
     sink: &mut Sink,
@@ -47,7 +39,6 @@ pub(super) fn jobs(
         let prompt = prompt(table, &section, sink);
         let deliver = deliver(&section, names, bots, sink);
         let (Some(name), Some(agent), Some(cron), Some(prompt)) = (name, agent, cron, prompt) else { continue };
-        let timeout = section.found::<Duration>("turn_timeout").map(|found| found.value);
         all.push(Job {
             name,
             cron,
@@ -57,9 +48,6 @@ pub(super) fn jobs(
             overlap: section.word("overlap", Overlap::parse, Overlap::Skip),
             catchup: section.word("catchup", Catchup::parse, Catchup::None),
             on_uncertain: section.word("on_uncertain", OnUncertain::parse, OnUncertain::Fail),
-            turn_timeout: timeout.or_else(|| agents.get(&agent).map(|a| a.turn_timeout)).unwrap_or_default(),
-            fresh: section.get("fresh"),
-            enabled: section.get("enabled"),
             agent,
         });
     }
@@ -87,7 +75,11 @@ fn timezone(section: &Section<'_>, sink: &mut Sink) -> String {
     let Some(found) = section.found::<String>("timezone") else { return section.get("timezone") };
     if TimeZone::get(&found.value).is_err() {
         let problem = Problem::error(&found.span, format!("no time zone is called {}", echo(&found.value)));
-        let known: Vec<String> = jiff::tz::db().available().map(|name| name.as_str().to_owned()).collect();
+        let known: Vec<String> = if sink.is_full() {
+            Vec::new()
+        } else {
+            jiff::tz::db().available().map(|name| name.as_str().to_owned()).collect()
+        };
         let problem = problem.label("unknown time zone");
         sink.push(match nearest(&found.value, known.iter().map(String::as_str)) {
             Some(near) => problem.help(format!("did you mean \"{near}\"?")),
@@ -118,7 +110,8 @@ fn checked(text: &str) -> Result<Cron, String> {
     }
     Cron::from_str(text).map_err(|error| {
         let text = error.to_string();
-        let mut chars = text.trim_end_matches('.').chars();
+        let why = text.split_once(": ").map_or(text.as_str(), |(_, why)| why);
+        let mut chars = why.trim_end_matches('.').chars();
         chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
     })
 }
@@ -131,39 +124,12 @@ fn fires(cron: &Cron, timezone: &str) -> bool {
 }
 
 fn prompt(table: &Table, section: &Section<'_>, sink: &mut Sink) -> Option<String> {
-    let (here, file) = (section.gives("prompt"), section.gives("prompt_file"));
-    let (text, span) = match (here, file) {
-        (Some(here), Some(file)) => {
-            let problem = Problem::error(&file.key, "a job has one prompt").label("`prompt_file` as well");
-            sink.push(problem.also(&here.key, "`prompt` is given"));
-            return None;
-        }
-        (None, None) => {
-            let problem = Problem::error(&table.span, "`prompt` is missing");
-            sink.push(problem.label("`prompt` or `prompt_file` must be given here").derived());
-            return None;
-        }
-        (Some(_), None) => section.found::<String>("prompt").map(|found| (found.value, found.span))?,
-        (None, Some(_)) => from_file(&section.path("prompt_file")?, sink)?,
-    };
-    if text.trim().is_empty() {
-        sink.push(Problem::error(&span, "the prompt is empty").label("nothing is asked"));
+    let found = section.required("prompt", &table.span, sink)?;
+    if found.value.trim().is_empty() {
+        sink.push(Problem::error(&found.span, "the prompt is empty").label("nothing is asked"));
         return None;
     }
-    Some(text)
-}
-
-fn from_file(found: &Found<PathBuf>, sink: &mut Sink) -> Option<(String, Span)> {
-    let read = files::read(&found.value, PROMPT_FILE_BYTES_MAX).map_err(|why| why.to_string());
-    let text = read.and_then(|c| String::from_utf8(c.bytes).map_err(|_| "it is not UTF-8".to_owned()));
-    match text {
-        Ok(text) => Some((text, found.span.clone())),
-        Err(why) => {
-            let message = format!("cannot read the prompt in {}: {why}", found.value.display());
-            sink.push(Problem::error(&found.span, message).label("not readable"));
-            None
-        }
-    }
+    Some(found.value)
 }
 
 fn deliver(section: &Section<'_>, names: &Names<'_>, bots: &BTreeMap<String, Bot>, sink: &mut Sink) -> Deliver {

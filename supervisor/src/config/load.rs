@@ -8,7 +8,7 @@ use super::report::{Problem, Report, Severity, Sink};
 use super::resolve;
 use super::section::{Section, World};
 use super::value::echo;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
@@ -42,17 +42,23 @@ impl Config {
         let (tree, errors) = DeTable::parse_recoverable(source);
         let mut first = FirstPlaces::default();
         for error in errors {
+            if sink.is_full() {
+                sink.count_only();
+                continue;
+            }
             let span = error.span().unwrap_or(0..0);
             if error.message().starts_with("duplicate key") {
                 first.fill(tree.get_ref(), source);
-                sink.push(twice(source, &span, &first));
+                if let Some(problem) = twice(source, &span, &mut first) {
+                    sink.push(problem);
+                }
             } else {
                 sink.torn(&span);
                 sink.push(Problem::error(&span, format!("bad TOML: {}", error.message())).syntax());
             }
         }
         let dir = path.parent().unwrap_or(Path::new("/"));
-        let root = Reader { env, dir, sink: &mut sink }.table("", tree.get_ref(), 0..0);
+        let root = Reader { env, dir, sink: &mut sink }.file(tree.get_ref());
         let world = World { env, dir, file_private: private };
         let config = resolve::config(path, &Section::new("", Some(&root), world), world, &mut sink);
         let (errors, warnings) = sink.finish(path, source);
@@ -84,9 +90,24 @@ struct FirstPlaces {
     filled: bool,
     keys: BTreeMap<String, Vec<Span>>,
     headings: BTreeMap<String, Vec<Span>>,
+    /// Where headings begin, in the order of the file.
+    starts: Vec<usize>,
+    /// The headings that stand twice, by their place in `starts`.
+    twice: BTreeSet<usize>,
 }
 
 impl FirstPlaces {
+    /// The number of the heading that `offset` stands below or in; 0 above the first.
+    fn heading_before(&self, offset: usize) -> usize {
+        self.starts.partition_point(|start| *start <= offset)
+    }
+
+    /// The last key called `name` before `offset`.
+    fn key_before(&self, name: &str, offset: usize) -> Option<&Span> {
+        let all = self.keys.get(name)?;
+        all.get(all.partition_point(|s| s.start < offset).checked_sub(1)?)
+    }
+
     fn fill(&mut self, tree: &DeTable<'_>, source: &str) {
         if std::mem::replace(&mut self.filled, true) {
             return;
@@ -97,6 +118,7 @@ impl FirstPlaces {
         for line in source.split_inclusive('\n') {
             if let Some(heading) = heading(line) {
                 let start = at + line.find(heading).unwrap_or(0);
+                self.starts.push(start);
                 self.headings.entry(heading.to_owned()).or_default().push(start..start + heading.len());
             }
             at += line.len();
@@ -128,28 +150,31 @@ fn heading(line: &str) -> Option<&str> {
     line.get(..=end)
 }
 
-/// Says that the key at `span` stands twice, and where it stands first.
-fn twice(source: &str, span: &Span, first: &FirstPlaces) -> Problem {
+/// Says that the key at `span` stands twice, and where it stands first. `None`: its whole table does, which was said.
+fn twice(source: &str, span: &Span, first: &mut FirstPlaces) -> Option<Problem> {
     let name = source.get(span.clone()).unwrap_or("").trim_matches(['"', '\'']);
     let line_start = source.get(..span.start).and_then(|before| before.rfind('\n')).map_or(0, |i| i + 1);
     let head = source.get(line_start..).and_then(|rest| rest.lines().next()).and_then(heading);
-    let places = match head {
-        Some(head) => first.headings.get(head),
-        None => first.keys.get(name),
+    let Some(head) = head else {
+        if first.twice.contains(&first.heading_before(span.start)) {
+            return None;
+        }
+        let problem = Problem::error(span, format!("key {} stands twice", echo(name))).label("and here again");
+        return Some(match first.key_before(name, span.start) {
+            Some(first) => problem.also(first, "first here"),
+            None => problem,
+        });
     };
-    let nearest = places.and_then(|all| match head {
-        Some(_) => all.first().filter(|s| s.start < line_start),
-        None => all.get(all.partition_point(|s| s.start < span.start).checked_sub(1)?),
-    });
-    let what = match head.map(|h| h.trim_matches(['[', ']', ' '])) {
-        Some(path) if path.strip_prefix("agents.") == Some(name) => format!("agent {} is named twice", echo(name)),
-        Some(path) if path.strip_prefix("telegram.") == Some(name) => format!("bot {} is named twice", echo(name)),
-        Some(path) => format!("table {} stands twice", echo(path)),
-        None => format!("key {} stands twice", echo(name)),
+    first.twice.insert(first.heading_before(span.start));
+    let path = head.trim_matches(['[', ']', ' ']);
+    let what = match path.split_once('.') {
+        Some(("agents", agent)) if agent == name => format!("agent {} is named twice", echo(name)),
+        Some(("telegram", bot)) if bot == name => format!("bot {} is named twice", echo(name)),
+        Some(_) | None => format!("table {} stands twice", echo(path)),
     };
     let problem = Problem::error(span, what).label("and here again").help("join both, or rename one");
-    match nearest {
+    Some(match first.headings.get(head).and_then(|all| all.first()).filter(|s| s.start < line_start) {
         Some(first) => problem.also(first, "first here"),
         None => problem,
-    }
+    })
 }

@@ -8,7 +8,7 @@
 //!  read.rs     known keys, right types                   keys.rs: the one table; value.rs, units.rs: what a text means
 //!     v
 //!  resolve.rs  defaults, policy, references              section.rs: own table -> [defaults] -> keys.rs
-//!     |        agents.rs routes.rs telegram.rs jobs.rs
+//!     |        agents.rs routes.rs telegram.rs jobs.rs   release.rs: what this release does not do
 //!     v
 //!  Config, or a Report of everything that is wrong       report.rs, mask.rs
 //! ```
@@ -24,6 +24,7 @@ mod mask;
 mod model;
 mod paths;
 mod read;
+mod release;
 mod report;
 mod resolve;
 mod routes;
@@ -46,4 +47,4 @@ pub use paths::{Environment, NoConfig, find, places};
 pub use report::{PROBLEMS_SHOWN_MAX, Problem, Report, Severity};
 pub use template::template;
 pub use units::{BadUnits, parse_duration, parse_size, show_duration, show_size};
-pub use words::{Approval, Auth, Catchup, Groups, Home, LogFormat, OnUncertain, Overlap, QueueMode, Reviewer, Sandbox};
+pub use words::{Approval, Auth, Catchup, Home, LogFormat, OnUncertain, Overlap, QueueMode, Reviewer, Sandbox};

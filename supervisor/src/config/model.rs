@@ -9,9 +9,7 @@
 //! names exists, each route names a known provider, each path is absolute, each socket path fits. Two agents
 //! compare equal exactly if `reload` need not touch the worker.
 
-use super::words::{
-    Approval, Auth, Catchup, Groups, Home, LogFormat, OnUncertain, Overlap, QueueMode, Reviewer, Sandbox,
-};
+use super::words::{Approval, Auth, Catchup, Home, LogFormat, OnUncertain, Overlap, QueueMode, Reviewer, Sandbox};
 use protocol::{AgentName, Route, Runtime};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -35,8 +33,6 @@ pub struct Config {
     pub worker_command: Option<PathBuf>,
     /// Bytes held back on disk so that the ledger can end what it began when the disk is full.
     pub ballast_bytes: u64,
-    /// How long ended turns stay in the ledger.
-    pub keep: Duration,
     /// What the supervisor writes about itself.
     pub log: Log,
     /// When owners are told of failures that nobody waits for.
@@ -65,8 +61,6 @@ pub struct Log {
 pub struct Alerts {
     /// Identical failures of an agent in a row before its owners are told; at least 1.
     pub after: u32,
-    /// Pause before the same alert is sent again.
-    pub repeat: Duration,
 }
 
 /// Where models are served.
@@ -83,7 +77,7 @@ pub struct Provider {
 }
 
 /// One agent, resolved.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Agent {
     /// Its key in `[agents]`.
     pub name: AgentName,
@@ -105,8 +99,6 @@ pub struct Agent {
     pub queue: QueueMode,
     /// Messages that may wait in one conversation before further ones are refused.
     pub queue_max: u32,
-    /// How long `collect` waits for a further message before it begins a turn.
-    pub collect_window: Duration,
     /// What Codex' tools may touch.
     pub sandbox: Sandbox,
     /// Whether tools reach the network inside `workspace-write`.
@@ -117,8 +109,6 @@ pub struct Agent {
     pub approval: Approval,
     /// Who answers if it asks.
     pub reviewer: Reviewer,
-    /// How long a question waits for a person before it is denied.
-    pub approval_timeout: Duration,
     /// Which HOME its processes see.
     pub home: Home,
     /// Names below the real home that a private home links to; relative, without `..`.
@@ -147,8 +137,15 @@ pub struct Agent {
     pub codex_command: PathBuf,
     /// TOML text merged into its Codex' config.toml; empty if nothing is configured.
     pub codex: String,
-    /// Whether its worker is wanted up when the supervisor first meets it.
-    pub autostart: bool,
+}
+
+impl fmt::Debug for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // `env` and `codex` may hold keys.
+        let mut shown = f.debug_struct("Agent");
+        shown.field("name", &self.name).field("route", &self.route).field("fallbacks", &self.fallbacks);
+        shown.finish_non_exhaustive()
+    }
 }
 
 impl Agent {
@@ -180,21 +177,17 @@ pub enum RuntimeFrom {
     BuiltIn,
 }
 
-/// Bounds of one agent's processes together. `None`: no bound.
+/// Bounds of one agent's processes together, for its worker. `None`: no bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes beyond which the kernel kills inside the agent.
+    /// Bytes beyond which the kernel is to kill inside the agent.
     pub memory_max: Option<u64>,
-    /// Bytes beyond which the kernel reclaims hard; the worker retires Codex between turns.
+    /// Bytes beyond which the kernel is to reclaim hard; at most `memory_max`.
     pub memory_high: Option<u64>,
     /// Share of the processor, 1 to 10,000; 100 is an ordinary share.
-    pub cpu_weight: u32,
+    pub cpu_weight: Option<u32>,
     /// Processes and threads.
     pub pids_max: Option<u32>,
-    /// Open files of one process.
-    pub files_max: Option<u64>,
-    /// Nice value of Codex children, 0 to 19.
-    pub nice: u32,
 }
 
 /// A Telegram bot.
@@ -204,18 +197,16 @@ pub struct Bot {
     pub name: String,
     /// What Telegram knows it by.
     pub token: Secret,
+    /// The file that the token came from, absolute, as it was named: agents must not see it. `None`: from elsewhere.
+    pub token_file: Option<PathBuf>,
     /// Who answers; a key of `agents`.
     pub agent: AgentName,
     /// Users and chats that are heard; owners are heard without being here.
     pub allow: BTreeSet<i64>,
-    /// Users that operate, approve and get alerts.
+    /// Users that operate and get alerts.
     pub owners: BTreeSet<i64>,
     /// Where the Bot API is, without a slash at the end.
     pub api_root: String,
-    /// In groups: what is meant for the bot.
-    pub groups: Groups,
-    /// The largest file that is fetched or sent, in bytes.
-    pub file_bytes_max: u64,
 }
 
 /// A prompt that a clock sends.
@@ -239,12 +230,6 @@ pub struct Job {
     pub catchup: Catchup,
     /// What becomes of an uncertain run.
     pub on_uncertain: OnUncertain,
-    /// The longest run; the agent's `turn_timeout` if the job does not say.
-    pub turn_timeout: Duration,
-    /// Whether each run begins a new thread; if not, runs continue one conversation.
-    pub fresh: bool,
-    /// Whether it fires at all.
-    pub enabled: bool,
 }
 
 /// Where the answer of a job goes.

@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     fn env() -> Environment {
-        Environment { vars: BTreeMap::new(), home: Some("/home/u".into()), current_dir: "/work".into() }
+        Environment { vars: BTreeMap::new(), home: Some("/home/u".into()), current_dir: "/srv".into() }
     }
 
     #[test]
@@ -126,7 +126,7 @@ mod tests {
         assert!(lost.to_string().contains(own.to_str().unwrap()) && lost.to_string().contains(host.to_str().unwrap()));
         env.vars.insert("COFFERDAM_CONFIG".into(), "~/c.toml".into());
         assert_eq!(find(None, &env, |_| false), Ok("/home/u/c.toml".into()));
-        assert_eq!(find(Some(Path::new("x/./c.toml")), &env, |_| false), Ok("/work/x/c.toml".into()));
+        assert_eq!(find(Some(Path::new("x/./c.toml")), &env, |_| false), Ok("/srv/x/c.toml".into()));
         env.vars.insert("COFFERDAM_CONFIG".into(), String::new());
         assert_eq!(find(None, &env, |_| true), Ok(own));
     }

@@ -40,6 +40,28 @@ pub(super) struct Table {
     pub(super) entries: BTreeMap<&'static str, Entry>,
 }
 
+/// Where a table stands: in the table of keys, and in the words of the file.
+#[derive(Clone, Debug, Default)]
+struct At {
+    path: String,
+    shown: String,
+}
+
+impl At {
+    fn key(&self, key: &str) -> Self {
+        let below = |path: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+        Self { path: below(&self.path), shown: below(&self.shown) }
+    }
+
+    fn name(&self, name: &str) -> Self {
+        Self { path: format!("{}.*", self.path), shown: format!("{}.{name}", self.shown) }
+    }
+
+    fn heading(&self) -> String {
+        keys::heading(echo(&self.shown).trim_matches('`'))
+    }
+}
+
 /// Reads a file; what is wrong goes to the sink.
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
@@ -50,26 +72,34 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Reads the table at `path`, a path of the table of keys.
-    pub(super) fn table(&mut self, path: &str, table: &DeTable<'_>, span: Span) -> Table {
+    /// Reads the whole file.
+    pub(super) fn file(&mut self, table: &DeTable<'_>) -> Table {
+        self.table(&At::default(), table, 0..0)
+    }
+
+    fn table(&mut self, at: &At, table: &DeTable<'_>, span: Span) -> Table {
         let mut entries = BTreeMap::new();
         for (name, value) in table {
-            let Some((known, key)) = keys::children(path).find(|(known, _)| *known == name.get_ref().as_ref()) else {
-                self.unknown(path, name.get_ref(), &name.span());
+            let Some((known, key)) = keys::children(&at.path).find(|(known, _)| *known == name.get_ref().as_ref())
+            else {
+                self.unknown(at, name.get_ref(), &name.span());
                 continue;
             };
-            let below = if path.is_empty() { known.to_owned() } else { format!("{path}.{known}") };
-            let read = self.value(key, &below, value, &name.span());
+            let read = self.value(key, &at.key(known), value, &name.span());
             entries.insert(known, Entry { key: name.span(), span: value.span(), value: read });
         }
         Table { span, entries }
     }
 
-    fn unknown(&mut self, path: &str, name: &str, span: &Span) {
+    fn unknown(&mut self, at: &At, name: &str, span: &Span) {
+        if self.sink.is_full() {
+            return self.sink.count_only();
+        }
         let problem = Problem::error(span, format!("unknown key {}", echo(name)));
-        let place = if path.is_empty() { "at the top of the file".to_owned() } else { keys::heading(path) };
-        let problem = problem.label(format!("no such key {}{place}", if path.is_empty() { "" } else { "in " }));
-        let near = value::nearest(name, keys::children(path).map(|(known, _)| known));
+        let place =
+            if at.path.is_empty() { "at the top of the file".to_owned() } else { format!("in {}", at.heading()) };
+        let problem = problem.label(format!("no such key {place}"));
+        let near = value::nearest(name, keys::children(&at.path).map(|(known, _)| known));
         let elsewhere = keys::KEYS.iter().find(|k| k.path.rsplit('.').next() == Some(name));
         self.sink.push(match (near, elsewhere) {
             (Some(near), _) => problem.help(format!("did you mean `{near}`?")),
@@ -82,7 +112,7 @@ impl Reader<'_> {
         });
     }
 
-    fn value(&mut self, key: &Key, path: &str, value: &Spanned<DeValue<'_>>, name: &Span) -> Option<Value> {
+    fn value(&mut self, key: &Key, at: &At, value: &Spanned<DeValue<'_>>, name: &Span) -> Option<Value> {
         let span = value.span();
         let read = match (value.get_ref(), key.kind) {
             (DeValue::String(text), kind) => value::from_text(kind, text, self.env, self.dir),
@@ -90,9 +120,9 @@ impl Reader<'_> {
             (DeValue::Boolean(yes), Kind::Bool) => Ok(Value::Bool(*yes)),
             (DeValue::Array(list), Kind::Texts) => Ok(Value::Texts(self.list(list, text_of))),
             (DeValue::Array(list), Kind::Integers) => Ok(Value::Integers(self.list(list, integer_of))),
-            (DeValue::Array(list), Kind::Tables) => Ok(Value::Tables(self.tables(path, list))),
-            (DeValue::Table(table), Kind::Table) => Ok(Value::Table(self.table(path, table, name.clone()))),
-            (DeValue::Table(table), Kind::Named) => Ok(Value::Named(self.named(path, table))),
+            (DeValue::Array(list), Kind::Tables) => Ok(Value::Tables(self.tables(at, list))),
+            (DeValue::Table(table), Kind::Table) => Ok(Value::Table(self.table(at, table, name.clone()))),
+            (DeValue::Table(table), Kind::Named) => Ok(Value::Named(self.named(at, table))),
             (DeValue::Table(table), Kind::TextMap) => Ok(Value::TextMap(self.text_map(table))),
             (DeValue::Table(table), Kind::Free) => Ok(self.free(table)),
             (other, kind) => Err(value::wrong_type(kind, with_article(other.type_str()))),
@@ -101,6 +131,9 @@ impl Reader<'_> {
     }
 
     fn bad(&mut self, span: &Span, bad: Bad) {
+        if self.sink.is_full() {
+            return self.sink.count_only();
+        }
         let problem = Problem::error(span, bad.message).label(bad.label);
         self.sink.push(match bad.help {
             Some(help) => problem.help(help),
@@ -119,12 +152,12 @@ impl Reader<'_> {
         all
     }
 
-    fn tables(&mut self, path: &str, list: &DeArray<'_>) -> Vec<Table> {
-        let path = format!("{path}.*");
+    fn tables(&mut self, at: &At, list: &DeArray<'_>) -> Vec<Table> {
+        let at = at.name("*");
         let mut all = Vec::new();
         for item in list {
             if let DeValue::Table(table) = item.get_ref() {
-                all.push(self.table(&path, table, item.span()));
+                all.push(self.table(&at, table, item.span()));
             } else {
                 let bad = value::wrong_type(Kind::Table, with_article(item.get_ref().type_str()));
                 self.bad(&item.span(), bad);
@@ -133,12 +166,11 @@ impl Reader<'_> {
         all
     }
 
-    fn named(&mut self, path: &str, table: &DeTable<'_>) -> Vec<(Spot<String>, Table)> {
-        let path = format!("{path}.*");
+    fn named(&mut self, at: &At, table: &DeTable<'_>) -> Vec<(Spot<String>, Table)> {
         let mut all = Vec::new();
         for (name, value) in table {
             if let DeValue::Table(table) = value.get_ref() {
-                let read = self.table(&path, table, name.span());
+                let read = self.table(&at.name(name.get_ref()), table, name.span());
                 all.push((Spot { value: name.get_ref().to_string(), span: name.span() }, read));
             } else {
                 let bad = value::wrong_type(Kind::Table, with_article(value.get_ref().type_str()));

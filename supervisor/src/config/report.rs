@@ -131,12 +131,22 @@ pub(super) struct Sink {
 }
 
 impl Sink {
+    /// Whether further problems are only counted: then what is dear to find out about them may be left out.
+    pub(super) fn is_full(&self) -> bool {
+        self.problems.len() >= PROBLEMS_KEPT_MAX
+    }
+
+    /// Counts errors that nobody will see.
+    pub(super) fn count_only(&mut self) {
+        self.dropped += 1;
+    }
+
     /// Takes a problem.
     pub(super) fn push(&mut self, problem: Problem) {
-        if self.problems.len() < PROBLEMS_KEPT_MAX {
-            self.problems.push(problem);
-        } else {
+        if self.is_full() {
             self.dropped += usize::from(problem.severity == Severity::Error);
+        } else {
+            self.problems.push(problem);
         }
     }
 
@@ -160,7 +170,10 @@ impl Sink {
         for problem in &mut problems {
             problem.place = problem.span.as_ref().map(|span| lines.place(&source, span.start));
         }
-        problems.sort_by_key(|p| (p.span.as_ref().map(|s| s.start), p.severity));
+        problems.sort_by(|a, b| {
+            let key = |p: &Problem| (p.span.as_ref().map(|s| s.start), p.severity);
+            key(a).cmp(&key(b)).then_with(|| a.message.cmp(&b.message))
+        });
         problems.dedup_by(|a, b| a.span == b.span && a.message == b.message);
         let (errors, warnings) = problems.into_iter().partition(|p| p.severity == Severity::Error);
         let report = |problems, dropped| Report { path: path.to_owned(), source: source.clone(), problems, dropped };

@@ -1,13 +1,13 @@
 //! From the keys that the file gives to the values that hold: the top of the file, providers, and what concerns
 //! several tables at once.
 
-use super::model::{Alerts, Config, Log, Provider, SOCKET_PATH_BYTES_MAX};
+use super::model::{Agent, Alerts, Config, Log, Provider, SOCKET_PATH_BYTES_MAX};
 use super::read::Span;
 use super::report::{Problem, Severity, Sink};
 use super::section::{Section, World};
 use super::value::{echo, nearest};
 use super::words::LogFormat;
-use super::{agents, jobs, routes, telegram};
+use super::{agents, jobs, release, routes, telegram};
 use protocol::{AgentName, Runtime};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,23 +24,23 @@ pub(super) fn config(path: &Path, root: &Section<'_>, world: World<'_>, sink: &m
     let agents = agents::agents(root, &base, sink);
     let names = Names::new(root);
     let bots = telegram::bots(root, &names, world, sink);
-    let jobs = jobs::jobs(root, &names, &agents, &bots, world, sink);
+    let jobs = jobs::jobs(root, &names, &bots, world, sink);
     if names.agents.is_empty() {
         let help = "a table [agents.NAME] makes one";
         sink.push(Problem::file(Severity::Warning, "no agent is configured").help(help).derived());
     }
+    missing_keys(root, &agents, world, sink);
     sockets(root, &runtime_dir, &names, sink);
+    release::warn(root, world, sink);
     let log = root.sub("log");
-    let alerts = root.sub("alerts");
     Config {
         path: path.to_owned(),
         runtime_dir,
         max_turns: root.get("max_turns"),
         worker_command: root.path("worker_command").map(|found| found.value),
         ballast_bytes: root.get("ballast"),
-        keep: root.get("keep"),
         log: Log { filter: log.get("filter"), format: log.word("format", LogFormat::parse, LogFormat::Text) },
-        alerts: Alerts { after: alerts.get("after"), repeat: alerts.get("repeat") },
+        alerts: Alerts { after: root.sub("alerts").get("after") },
         codex_command,
         state_dir,
         providers,
@@ -144,6 +144,21 @@ fn providers(root: &Section<'_>, world: World<'_>, sink: &mut Sink) -> BTreeMap<
         all.insert(name.value.clone(), provider);
     }
     all
+}
+
+/// Says which keys the routes of agents need and the environment lacks.
+fn missing_keys(root: &Section<'_>, agents: &BTreeMap<AgentName, Agent>, world: World<'_>, sink: &mut Sink) {
+    for (name, table) in root.named("providers") {
+        let Some(key) = Section::new("providers.*", Some(table), world).found::<String>("api_key_env") else {
+            continue;
+        };
+        let user = agents.values().find(|agent| agent.routes().any(|route| route.provider == name.value));
+        if let Some(user) = user.filter(|_| is_variable(&key.value) && world.env.var(&key.value).is_none()) {
+            let message = format!("${}, the key of provider {}, is not set", key.value, echo(&name.value));
+            let problem = Problem::warning(&key.span, message).label(format!("agent `{}` needs it", user.name));
+            sink.push(problem.help("set it where the supervisor is started").derived());
+        }
+    }
 }
 
 /// Whether `text` can be the name of a variable.

@@ -153,7 +153,7 @@ pub(super) fn first(
     Some((reference.on(runtime), from))
 }
 
-/// Says that a table asks for two runtimes, or that the agent's own word loses against the prefix in [defaults].
+/// Says that a table asks for two runtimes, or that the agent's own word loses against the prefix in `[defaults]`.
 fn prefix_and_runtime(
     prefix: Runtime,
     model: &Found<String>,

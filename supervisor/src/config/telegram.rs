@@ -7,7 +7,6 @@ use super::report::{Problem, Sink};
 use super::resolve::{Names, check_name, check_url, is_variable};
 use super::section::{Found, Section, World};
 use super::value::echo;
-use super::words::Groups;
 use protocol::AgentName;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -26,7 +25,7 @@ pub(super) fn bots(root: &Section<'_>, names: &Names<'_>, world: World<'_>, sink
         let token = token(&section, name, world, sink);
         let agent = section.required("agent", &name.span, sink);
         let agent = agent.and_then(|found| names.agent(&found.value, &found.span, sink));
-        let (Some(token), Some(agent)) = (token, agent) else { continue };
+        let Some(token) = token else { continue };
         if let Some(first) = tokens.get(&token.value) {
             let problem = Problem::error(&token.span, format!("bot `{}` has the token of another bot", name.value));
             let problem = problem.label("the same token").also(first, "first used here");
@@ -34,6 +33,7 @@ pub(super) fn bots(root: &Section<'_>, names: &Names<'_>, world: World<'_>, sink
         } else {
             tokens.insert(token.value.clone(), token.span);
         }
+        let Some(agent) = agent else { continue };
         all.insert(name.value.clone(), bot(name, token.value, agent, &section, sink));
     }
     all
@@ -62,12 +62,11 @@ fn bot(name: &Spot<String>, token: Secret, agent: AgentName, section: &Section<'
     Bot {
         name: name.value.clone(),
         token,
+        token_file: section.path("token_file").map(|found| found.value),
         agent,
         allow,
         owners,
         api_root: section.get::<String>("api_root").trim_end_matches('/').to_owned(),
-        groups: section.word("groups", Groups::parse, Groups::Mention),
-        file_bytes_max: section.get("file_max"),
     }
 }
 

@@ -1,9 +1,11 @@
 //! The configuration that `cofferdam init` writes: one agent behind one Telegram bot, all else as comments.
 
+use protocol::AgentName;
+
 /// A whole configuration as text. `agent` is the agent's name, `owner` the Telegram id of its owner; the token is
 /// expected in the file `AGENT.token` beside it.
-pub fn template(agent: &str, owner: i64) -> String {
-    TEMPLATE.replace("AGENT", agent).replace("OWNER", &owner.to_string())
+pub fn template(agent: &AgentName, owner: i64) -> String {
+    TEMPLATE.replace("AGENT", agent.as_str()).replace("OWNER", &owner.to_string())
 }
 
 const TEMPLATE: &str = r#"# Cofferdam. `cofferdam check` says what is wrong with this file; README.md has every key.
@@ -32,7 +34,6 @@ model = "openai/gpt-5.5"                    # PROVIDER/MODEL; codex-cli/MODEL ru
 # sandbox   = "workspace-write"             # read-only, workspace-write, danger-full-access
 # network   = true                          # lets tools reach the network
 # env_pass  = ["GITHUB_TOKEN"]              # nothing else of the environment gets through but the basics
-# limits    = { memory_max = "2G", pids_max = 512 }
 
 # [agents.AGENT.codex]                      # merged into the config.toml of its Codex
 # model_reasoning_effort = "high"
@@ -40,14 +41,6 @@ model = "openai/gpt-5.5"                    # PROVIDER/MODEL; codex-cli/MODEL ru
 [telegram.AGENT_bot]
 token_file = "AGENT.token"                  # from @BotFather; chmod 600
 agent      = "AGENT"
-owners     = [OWNER]                        # Telegram user ids: may operate, approve, and get alerts
+owners     = [OWNER]                        # Telegram user ids: may operate, and get alerts
 # allow    = [22222222]                     # further users and chats that are heard
-
-# [[jobs]]
-# name     = "digest"
-# agent    = "AGENT"
-# cron     = "0 7 * * *"                    # minute hour day month weekday
-# timezone = "Europe/Berlin"
-# prompt   = "What is new?"
-# deliver  = "telegram:AGENT_bot:OWNER"
 "#;

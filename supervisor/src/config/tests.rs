@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The example of the reference, whole.
 const EXAMPLE: &str = r#"
@@ -121,7 +121,8 @@ fn agent(config: &Config, name: &str) -> Agent {
 fn the_example_means_what_it_says() {
     let world = World::new().var("OLLAMA_API_KEY", "k");
     let loaded = world.parse(EXAMPLE).unwrap();
-    assert_eq!(loaded.warnings.count(), 1, "{}", loaded.warnings);
+    // A fallback that is the first route; and what this release does not do: limits, jobs.
+    assert_eq!(loaded.warnings.count(), 3, "{}", loaded.warnings);
     let config = loaded.config;
     let home = world.dir.path();
     assert_eq!(config.state_dir, home.join(".local/state/cofferdam"));
@@ -135,18 +136,20 @@ fn the_example_means_what_it_says() {
     assert_eq!(research.workspace, home.join("research"));
     assert_eq!(research.limits.memory_high, Some(1536 << 20));
     assert_eq!(research.codex, "model_reasoning_effort = \"high\"\n");
-    assert_eq!(research.turn_timeout, Duration::from_secs(3600));
+    assert_eq!(research.turn_timeout, Duration::from_hours(1));
     let bot = &config.bots["research_bot"];
     assert_eq!(bot.token.reveal(), "123456:secret-of-research");
+    assert_eq!(bot.token_file, Some(home.join("research.token")));
     assert!(!format!("{config:?}").contains("secret-of"));
     let job = &config.jobs[0];
     assert_eq!(job.deliver, Deliver::Telegram { bot: "research_bot".into(), chat: 11_111_111, topic: None });
-    assert_eq!(job.turn_timeout, Duration::from_secs(3600));
+    assert_eq!((job.prompt.as_str(), job.catchup, job.on_uncertain), ("...", Catchup::Latest, OnUncertain::Fail));
     assert_eq!(config.providers_of(&research).into_keys().collect::<Vec<_>>(), ["ollama", "openai"]);
 }
 
 #[test]
 fn the_runtime_is_chosen_in_the_order_of_the_reference() {
+    use Runtime::{Codex, CodexCli};
     let world = World::new();
     let run = |defaults: &str, tables: &str, own: &str| {
         let source = format!("[defaults]\n{defaults}\n{tables}\n[agents.a]\n{own}\n");
@@ -156,7 +159,6 @@ fn the_runtime_is_chosen_in_the_order_of_the_reference() {
     let by_provider = "[providers.p]\nbase_url = \"http://h/v1\"\nruntime = \"codex-cli\"\n";
     let by_model = format!("{by_provider}[models.\"p/m\"]\nruntime = \"codex\"\n");
     let by_defaults = "runtime = \"codex-cli\"\nmodel = \"openai/x\"";
-    use Runtime::{Codex, CodexCli};
     assert_eq!(run("", "", "model = \"openai/x\""), (Codex, RuntimeFrom::BuiltIn));
     assert_eq!(run(by_defaults, "", ""), (CodexCli, RuntimeFrom::Defaults));
     assert_eq!(run("runtime = \"codex\"", by_provider, "model = \"p/m\""), (CodexCli, RuntimeFrom::Provider));
@@ -199,7 +201,7 @@ codex = { t = { b = 2 } }
     let a = agent(&config, "a");
     assert_eq!(a.env, BTreeMap::from([("A".into(), "1".into()), ("B".into(), "2".into())]));
     assert_eq!(a.env_pass.into_iter().collect::<Vec<_>>(), ["Q"]);
-    assert_eq!((a.limits.pids_max, a.limits.memory_max, a.limits.memory_high), (None, Some(1 << 30), Some(768 << 20)));
+    assert_eq!((a.limits.pids_max, a.limits.memory_max, a.limits.memory_high), (None, Some(1 << 30), None));
     assert_eq!(a.codex, "x = 1\n\n[t]\na = 1\nb = 2\n");
     assert_eq!(agent(&config, "b").limits.pids_max, Some(100));
 }
@@ -211,24 +213,20 @@ fn the_defaults_of_the_table_are_those_of_the_code() {
     let shown = BTreeMap::from([
         ("max_turns", config.max_turns.to_string()),
         ("ballast", show_size(config.ballast_bytes)),
-        ("keep", show_duration(config.keep)),
         ("log.filter", config.log.filter.clone()),
         ("log.format", config.log.format.to_string()),
         ("alerts.after", config.alerts.after.to_string()),
-        ("alerts.repeat", show_duration(config.alerts.repeat)),
         ("codex.command", config.codex_command.display().to_string()),
         ("agents.*.fallbacks", format!("{:?}", a.fallbacks)),
         ("agents.*.auth", a.auth.to_string()),
         ("agents.*.max_turns", a.max_turns.to_string()),
         ("agents.*.queue", a.queue.to_string()),
         ("agents.*.queue_max", a.queue_max.to_string()),
-        ("agents.*.collect_window", show_duration(a.collect_window)),
         ("agents.*.sandbox", a.sandbox.to_string()),
         ("agents.*.network", a.network.to_string()),
         ("agents.*.writable", format!("{:?}", a.writable)),
         ("agents.*.approval", a.approval.to_string()),
         ("agents.*.reviewer", a.reviewer.to_string()),
-        ("agents.*.approval_timeout", show_duration(a.approval_timeout)),
         ("agents.*.home", a.home.to_string()),
         ("agents.*.home_share", format!("{:?}", a.home_share)),
         ("agents.*.env_pass", format!("[{}]", a.env_pass.len()).replace('0', "")),
@@ -240,11 +238,9 @@ fn the_defaults_of_the_table_are_those_of_the_code() {
         ("agents.*.stop_grace", show_duration(a.stop_grace)),
         ("agents.*.orphan_after", show_duration(a.orphan_after)),
         ("agents.*.limits.memory_max", a.limits.memory_max.map_or("none".into(), show_size)),
-        ("agents.*.limits.cpu_weight", a.limits.cpu_weight.to_string()),
+        ("agents.*.limits.memory_high", a.limits.memory_high.map_or("none".into(), show_size)),
+        ("agents.*.limits.cpu_weight", a.limits.cpu_weight.map_or("none".into(), |n| n.to_string())),
         ("agents.*.limits.pids_max", a.limits.pids_max.map_or("none".into(), |n| n.to_string())),
-        ("agents.*.limits.files_max", a.limits.files_max.map_or("none".into(), |n| n.to_string())),
-        ("agents.*.limits.nice", a.limits.nice.to_string()),
-        ("agents.*.autostart", a.autostart.to_string()),
     ]);
     for key in KEYS {
         let Absent::Value(text) = key.default else { continue };
@@ -270,15 +266,11 @@ fn the_defaults_of_bots_and_jobs_are_those_of_the_table() {
         ("telegram.*.allow", format!("{:?}", bot.allow).replace(['{', '}'], "[").replace("[[", "[]")),
         ("telegram.*.owners", "[]".to_owned()),
         ("telegram.*.api_root", bot.api_root.clone()),
-        ("telegram.*.groups", bot.groups.to_string()),
-        ("telegram.*.file_max", show_size(bot.file_bytes_max)),
         ("jobs.*.timezone", job.timezone.clone()),
         ("jobs.*.deliver", if job.deliver == Deliver::None { "none".into() } else { String::new() }),
         ("jobs.*.overlap", job.overlap.to_string()),
         ("jobs.*.catchup", job.catchup.to_string()),
         ("jobs.*.on_uncertain", job.on_uncertain.to_string()),
-        ("jobs.*.fresh", job.fresh.to_string()),
-        ("jobs.*.enabled", job.enabled.to_string()),
     ];
     let table = KEYS.iter().filter(|k| k.path.starts_with("telegram") || k.path.starts_with("jobs"));
     let table =
@@ -301,14 +293,14 @@ fn a_reload_finds_the_agents_that_changed() {
 fn the_unit_lets_orphans_live_longer_and_the_file_decides() {
     let world = World::new().var("COFFERDAM_ORPHAN_AFTER", "24h");
     let config = world.config("[defaults]\nmodel = \"openai/x\"\n[agents.a]\n[agents.b]\norphan_after = \"1m\"\n");
-    assert_eq!(agent(&config, "a").orphan_after, Duration::from_secs(86_400));
-    assert_eq!(agent(&config, "b").orphan_after, Duration::from_secs(60));
+    assert_eq!(agent(&config, "a").orphan_after, Duration::from_hours(24));
+    assert_eq!(agent(&config, "b").orphan_after, Duration::from_mins(1));
 }
 
 #[test]
 fn the_template_loads_and_so_do_its_comments() {
     let world = World::new();
-    let source = template("research", 11_111_111);
+    let source = template(&AgentName::parse("research").unwrap(), 11_111_111);
     let loaded = world.parse(&source).unwrap();
     assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
     // Every commented key: a line that is TOML behind its `# `.
@@ -327,7 +319,7 @@ fn the_template_loads_and_so_do_its_comments() {
         })
         .collect();
     let config = world.config(&open.join("\n"));
-    assert_eq!((config.jobs.len(), config.providers.len()), (1, 2));
+    assert_eq!(config.providers.len(), 2);
     assert_eq!(agent(&config, "research").codex, "model_reasoning_effort = \"high\"\n");
 }
 
@@ -337,6 +329,7 @@ fn a_page_of_errors() {
     world.file("open.token", "1:x", 0o644);
     let source = include_str!("snapshots/errors.toml");
     insta::assert_snapshot!("errors", world.page(source));
+    insta::assert_snapshot!("channels", world.page(include_str!("snapshots/channels.toml")));
 }
 
 #[test]
@@ -358,11 +351,42 @@ env_pass = ["P_KEY"]
 writable = ["nowhere"]
 [agents.a.codex]
 approval_policy = "on-request"
+[agents.b]
+approval = "on-request"
+limits = { memory_max = "1G" }
+[agents.c]
+approval = "on-request"
+reviewer = "user"
+[agents.d]
+approval = "on-request"
+reviewer = "auto"
 [telegram.b]
 agent = "a"
 token_file = "research.token"
+[[jobs]]
+name = "j"
+agent = "a"
+cron = "0 7 * * *"
+prompt = "p"
 "#;
     insta::assert_snapshot!("warnings", World::new().page(source));
+}
+
+#[test]
+fn what_the_release_does_not_do_is_said_once_for_the_defaults() {
+    let source = "[defaults]\nmodel = \"openai/x\"\napproval = \"on-request\"\nlimits = { pids_max = 64 }\n\
+                  [agents.a]\n[agents.b]\n[agents.c]\nreviewer = \"auto\"\n";
+    let loaded = World::new().parse(source).unwrap();
+    let places: Vec<_> = loaded.warnings.problems().iter().map(|problem| problem.place).collect();
+    assert_eq!(places, [Some((3, 12)), Some((4, 1))], "{}", loaded.warnings);
+    let quiet = source.replace("[agents.a]\n[agents.b]\n", "").replace("limits = { pids_max = 64 }\n", "");
+    assert!(World::new().parse(&quiet).unwrap().warnings.is_empty());
+}
+
+#[test]
+fn only_a_token_from_a_file_names_one() {
+    let source = "[agents.a]\nmodel = \"openai/x\"\n[telegram.b]\nagent = \"a\"\nowners = [1]\ntoken_env = \"T\"\n";
+    assert_eq!(World::new().var("T", "1:x").config(source).bots["b"].token_file, None);
 }
 
 #[test]
@@ -379,9 +403,9 @@ fn sockets_must_fit() {
     let long = "x".repeat(90);
     let page = |source: String| World::new().page(&source);
     let one = page(format!("runtime_dir = \"/{long}\"\n[agents.abcdefgh]\nmodel = \"openai/x\"\n"));
-    assert!(one.contains("has 111 bytes, at most 107") && one.contains("~/c.toml:1:15"), "{one}");
-    let fits = format!("runtime_dir = \"/{long}\"\n[agents.abcd]\nmodel = \"openai/x\"\n");
-    assert_eq!(World::new().config(&fits).agent_socket(&AgentName::parse("abcd").unwrap()).as_os_str().len(), 107);
+    assert!(one.contains("has 112 bytes, at most 107") && one.contains("~/c.toml:1:15"), "{one}");
+    let fits = format!("runtime_dir = \"/{long}\"\n[agents.abc]\nmodel = \"openai/x\"\n");
+    assert_eq!(World::new().config(&fits).agent_socket(&AgentName::parse("abc").unwrap()).as_os_str().len(), 107);
     let state = page(format!("state_dir = \"/{long}\"\n[agents.a]\nmodel = \"openai/x\"\n"));
     assert!(state.contains("~/c.toml:1:13"), "{state}");
 }
@@ -429,9 +453,9 @@ fn hostile_files_end_in_one_sentence() {
 }
 
 #[test]
-fn a_mebibyte_of_nonsense_is_a_short_page_and_soon() {
+fn a_flood_of_nonsense_is_a_short_page() {
     let world = World::new();
-    let size = usize::try_from(FILE_BYTES_MAX).unwrap();
+    let size = 128 * 1024;
     for (piece, tail) in [
         ("[", ""),
         ("a = 1\n", ""),
@@ -446,32 +470,15 @@ fn a_mebibyte_of_nonsense_is_a_short_page_and_soon() {
         ("\"", ""),
         ("\"\"\"", ""),
     ] {
-        let begun = clock();
         let source = piece.repeat(size / piece.len()) + tail;
         let report = world.parse(&source).err();
-        let parsed = clock().duration_since(begun);
         let page = report.as_ref().map(|r| r.render(false)).unwrap_or_default();
-        println!(
-            "{piece:?} parsed {parsed:?}, in all {:?}, {:?}",
-            clock().duration_since(begun),
-            report.as_ref().map(Report::count)
-        );
         assert!(page.len() < 200_000, "{piece:?}: {} bytes", page.len());
-        assert!(
-            clock().duration_since(begun) < Duration::from_secs(30),
-            "{piece:?}: {:?}",
-            clock().duration_since(begun)
-        );
     }
-    let many = (0..60_000).map(|i| format!("k{i} = 1\n")).collect::<String>();
+    let many = (0..10_000).map(|i| format!("k{i} = 1")).collect::<Vec<_>>().join("\n");
     let report = world.parse(&many).unwrap_err();
-    assert_eq!(report.count(), 60_000 + 1);
-    assert!(report.render(false).ends_with("c.toml\n") && report.render(false).contains("... and 59951 more"));
-}
-
-#[expect(clippy::disallowed_methods, reason = "a bound on work, generous by orders of magnitude, not a decision")]
-fn clock() -> Instant {
-    Instant::now()
+    assert_eq!(report.count(), 10_000);
+    assert!(report.render(false).ends_with("c.toml\n") && report.render(false).contains("... and 9950 more"));
 }
 
 /// What mutations insert: what the syntax is made of, and what keys and values are made of.

@@ -160,8 +160,8 @@ pub(super) fn wrong_type(kind: Kind, found: &str) -> Bad {
         Kind::Duration(..) => "a duration in quotes".to_owned(),
         Kind::Size(_) | Kind::SizeBound(_) => "a size in quotes".to_owned(),
         Kind::Integer(i64::MIN, _) => "a whole number".to_owned(),
-        Kind::Integer(min, max) => format!("a whole number, {min} to {max},"),
-        Kind::Bound(min, max) => format!("a whole number, {min} to {max}, or \"none\""),
+        Kind::Integer(min, max) => format!("a whole number ({min} to {max})"),
+        Kind::Bound(min, max) => format!("a whole number ({min} to {max}) or \"none\""),
         Kind::Word(words) => format!("one of {} in quotes", words.join(", ")),
         Kind::Texts => "a list of texts".to_owned(),
         Kind::Integers => "a list of whole numbers".to_owned(),
@@ -169,7 +169,7 @@ pub(super) fn wrong_type(kind: Kind, found: &str) -> Bad {
         Kind::Tables => "a list of tables".to_owned(),
         Kind::Bool => "true or false".to_owned(),
     };
-    Bad::new(format!("wrong type: {found}"), format!("{} is expected here", wanted.trim_end_matches(',')))
+    Bad::new(format!("wrong type: {found}"), format!("{wanted} is expected here"))
 }
 
 /// The default of `key` as the file would have given it; `None` if it has none of its own.

@@ -79,7 +79,7 @@ words! {
 words! {
     /// Who answers Codex' questions.
     Reviewer {
-        /// An owner, in the chat.
+        /// A person. None can be asked yet: every question is declined.
         User = "user",
         /// Codex' own reviewer.
         Auto = "auto",
@@ -121,16 +121,6 @@ words! {
         Fail = "fail",
         /// It runs again.
         Retry = "retry",
-    }
-}
-
-words! {
-    /// In groups: what is meant for the bot.
-    Groups {
-        /// Messages that mention it, answer it or are commands.
-        Mention = "mention",
-        /// Every message of an allowed chat.
-        All = "all",
     }
 }
 

@@ -14,3 +14,6 @@ mod server;
 pub use callers::{Callers, OUT_BYTES_MAX, OUT_REPLIES_MAX};
 pub use client::{Client, ClientError};
 pub use server::{BindError, CALLERS_MAX, Event, REQUEST_MS, Server};
+
+#[cfg(test)]
+mod tests;

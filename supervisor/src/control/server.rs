@@ -120,6 +120,12 @@ impl Server {
         Ok(Self { listener, uid, _lock: lock })
     }
 
+    /// Trusts another user than the one that it runs as.
+    #[cfg(test)]
+    pub(super) const fn pretend_uid(&mut self, uid: u32) {
+        self.uid = uid;
+    }
+
     /// Hears callers for ever: what they ask goes to `events`, what they get comes from `callers`.
     pub async fn run(self, events: mpsc::Sender<Event>, callers: Callers) {
         let room = Arc::new(Semaphore::new(CALLERS_MAX));

@@ -104,7 +104,7 @@ pub(super) fn configure(
         limits: wire::Limits {
             memory_max: agent.limits.memory_max,
             memory_high: agent.limits.memory_high,
-            cpu_weight: Some(agent.limits.cpu_weight),
+            cpu_weight: agent.limits.cpu_weight,
             pids_max: agent.limits.pids_max,
         },
         max_turns: agent.max_turns,
@@ -156,6 +156,7 @@ fn shared_login(environment: &Environment, real_home: &Path) -> std::path::PathB
 /// What no agent may see: the state of all (its own is shown again), the sockets, the tokens.
 fn masked(config: &Config) -> Vec<String> {
     let mut paths = vec![text(&config.state_dir), text(&config.runtime_dir), text(&config.path)];
+    paths.extend(config.bots.values().filter_map(|bot| bot.token_file.as_deref()).map(text));
     paths.sort();
     paths.dedup();
     paths

@@ -54,8 +54,11 @@ impl Daemon {
             drop(permit);
             let word = match listening {
                 Ok(Ok(())) => dialled(&target(&config, agent, incarnation), None).await,
-                Ok(Err(why)) => Word::Input(Input::LinkFailed(agent, why)),
-                Err(_) => Word::Input(Input::LinkFailed(agent, format!("it did not listen within {LISTEN_WITHIN:?}"))),
+                Ok(Err(why)) => Word::Input(Input::LinkFailed(agent, incarnation, why)),
+                Err(_) => {
+                    let why = format!("it did not listen within {LISTEN_WITHIN:?}");
+                    Word::Input(Input::LinkFailed(agent, incarnation, why))
+                }
             };
             say(&words, word).await;
         });
@@ -89,7 +92,7 @@ impl Daemon {
             self.workers.insert(agent.clone(), Worker { incarnation, handle, session: None });
         }
         let Some(worker) = self.workers.get_mut(&agent).filter(|worker| worker.incarnation == incarnation) else {
-            return self.handle(Input::LinkFailed(agent, "another run of the worker answered".into()));
+            return self.handle(Input::LinkFailed(agent, incarnation, "another run of the worker answered".into()));
         };
         worker.session = Some(dialled.begin(self.news.clone()));
         // What the machine wants said comes after the worker knows how its agent is served.
@@ -166,7 +169,7 @@ fn target(config: &crate::config::Config, agent: AgentName, incarnation: Incarna
 
 /// Dials; a process that is not `known` and not our child is taken over by its pid.
 async fn dialled(target: &Target, known: Option<u32>) -> Word {
-    let failed = |why: String| Word::Input(Input::LinkFailed(target.agent.clone(), why));
+    let failed = |why: String| Word::Input(Input::LinkFailed(target.agent.clone(), target.incarnation, why));
     match link::dial(target).await {
         Err(error) => failed(error.words()),
         Ok(dialled) if target.incarnation.0 != 0 || known == Some(dialled.pid) => {

@@ -1,6 +1,6 @@
 //! From a socket path to a worker that said hello: fails at once if nobody is there, and never waits long.
 
-use super::session::{News, Session};
+use super::session::{FRAME_REST_MS, News, Session};
 use interprocess::local_socket::tokio::Stream;
 use interprocess::local_socket::tokio::prelude::*;
 use interprocess::local_socket::{GenericFilePath, ToFsName};
@@ -116,7 +116,7 @@ pub struct Dialled {
 impl Dialled {
     /// Begins the session: what the worker says goes to `news`, under its own word of the incarnation.
     pub fn begin(self, news: mpsc::Sender<News>) -> Session {
-        Session::begin(self, news)
+        Session::begin(self, news, Duration::from_millis(FRAME_REST_MS))
     }
 }
 

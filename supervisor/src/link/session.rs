@@ -97,7 +97,8 @@ struct Shared {
 }
 
 impl Session {
-    pub(super) fn begin(dialled: Dialled, news: mpsc::Sender<News>) -> Self {
+    /// `frame_rest`: how long the rest of a begun frame may take.
+    pub(super) fn begin(dialled: Dialled, news: mpsc::Sender<News>, frame_rest: Duration) -> Self {
         let (read, write) = dialled.stream.into_split();
         let (out, queue) = mpsc::channel(OUT_FRAMES_MAX);
         let (stop, stopped) = watch::channel(Stop::Running);
@@ -113,6 +114,7 @@ impl Session {
             shared: Arc::clone(&shared),
             window: None,
             spent: 0,
+            frame_rest,
         };
         tokio::spawn(incoming.run(read, stopped));
         tokio::spawn(write_all(write, queue, Arc::clone(&shared), stop.clone()));
@@ -226,6 +228,7 @@ struct Incoming {
     /// Runs while frames of this window are counted.
     window: Option<Pin<Box<Sleep>>>,
     spent: u32,
+    frame_rest: Duration,
 }
 
 /// Why reading ended.
@@ -313,7 +316,7 @@ impl Incoming {
                 self.spent = 0;
                 Ok(())
             }
-            () = tokio::time::sleep(Duration::from_millis(FRAME_REST_MS)), if mid_frame => {
+            () = tokio::time::sleep(self.frame_rest), if mid_frame => {
                 Err(End::Lost("the worker stopped in the middle of a frame".to_owned()))
             }
         }

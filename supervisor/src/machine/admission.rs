@@ -54,9 +54,14 @@ impl Admission {
         }
     }
 
+    /// Takes back the places that were held too long.
+    pub fn expire(&mut self, now: u64) {
+        self.starts.retain(|(_, at)| now < at + START_HOLDS_MS);
+    }
+
     /// Whose turn may begin now, if anybody's.
     pub fn next(&mut self, now: u64, limits: Limits, demands: &BTreeMap<AgentName, Demand>) -> Option<AgentName> {
-        self.starts.retain(|(_, at)| now < at + START_HOLDS_MS);
+        self.expire(now);
         if self.starts.len() >= limits.starts_max as usize {
             return None;
         }

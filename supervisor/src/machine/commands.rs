@@ -78,7 +78,14 @@ impl Machine {
         let Some(id) = running.or_else(|| lane.first().copied()) else {
             return "Nothing runs in this chat.".to_owned();
         };
-        self.stop_turn(now, id, &format!("user {}", from.user), effects);
+        let by = format!("user {}", from.user);
+        if waiting > 0 && self.turns.get(&id).is_some_and(|turn| turn.stopping.is_some()) {
+            for other in lane.into_iter().filter(|other| *other != id) {
+                self.stop_turn(now, other, &by, effects);
+            }
+            return format!("Still stopping what runs. Cancelled {waiting} that waited.");
+        }
+        self.stop_turn(now, id, &by, effects);
         match (running.is_some(), waiting) {
             (true, 0) => "Stopping.".to_owned(),
             (true, n) => format!("Stopping. {n} more wait in this chat; /stop again to stop those too."),

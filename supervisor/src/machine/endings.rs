@@ -7,7 +7,9 @@
 //!                              |                no --- fallback? --> next route at once
 //!                              no                          no --> end, streak, alert
 //! ```
+//! A worker that leaves and never gave the prompt to Codex has not failed the turn: it goes back into its lane.
 
+use super::lifecycle::State;
 use super::nouns::{Chat, Now, PostKind, Record, Source, TurnEnd, UpdateEnd, Wall};
 use super::outbox::Draft;
 use super::status::say;
@@ -44,12 +46,15 @@ const fn retry_pause_ms(class: FailureClass) -> u64 {
     }
 }
 
+/// Workers that may leave under a turn that they never gave to Codex. Each is a restart that somebody wanted.
+const SHUTDOWNS_MAX: usize = 8;
 /// Commands that a message to the sender lists.
 const RAN_SHOWN_MAX: usize = 10;
 
 impl Machine {
-    /// Takes an outcome, from whichever run of the worker it comes. A known one is only acknowledged.
-    pub(super) fn finished(&mut self, now: Now, name: &AgentName, end: &Finished, effects: &mut Vec<Effect>) {
+    /// Takes an outcome, from whichever run of the worker it comes. A known one is only acknowledged; whether it was
+    /// new is returned.
+    pub(super) fn finished(&mut self, now: Now, name: &AgentName, end: &Finished, effects: &mut Vec<Effect>) -> bool {
         let attempt = end.attempt;
         let running = self.turn_of(attempt, name).map(|turn| turn.new.id);
         if let Some(id) = running {
@@ -58,20 +63,13 @@ impl Machine {
             self.follow(now, id, end, effects);
         }
         effects.push(Effect::Tell(name.clone(), ToWorker::Ack(attempt)));
+        running.is_some()
     }
 
-    /// An attempt whose outcome nobody can tell any more.
-    pub(super) fn lost(
-        &mut self,
-        now: Now,
-        attempt: AttemptId,
-        class: FailureClass,
-        detail: String,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(id) = self.attempts.get(&attempt).copied() else { return };
-        let mut end = Finished::new(attempt, id, Outcome::Failed(class));
-        end.detail = detail;
+    /// An attempt whose outcome nobody can tell any more, with the one that it gets.
+    pub(super) fn lost(&mut self, now: Now, mut end: Finished, effects: &mut Vec<Effect>) {
+        let Some(id) = self.attempts.get(&end.attempt).copied() else { return };
+        end.turn = id;
         effects.push(Effect::Record(Record::AttemptEnded(Box::new(end.clone()), now.wall)));
         self.follow(now, id, &end, effects);
     }
@@ -113,25 +111,20 @@ impl Machine {
 
     /// Whether the turn goes on by itself: on the same route, or on the next.
     fn try_again(&mut self, now: Now, id: TurnId, class: FailureClass, effects: &mut Vec<Effect>) -> bool {
-        let policy = class.policy();
         let Some(turn) = self.turns.get_mut(&id) else { return false };
-        if turn.stopping.is_some() || self.going != Going::Staying {
+        let name = turn.new.conversation.agent.clone();
+        let Some(agent) = self.agents.get(&name) else { return false };
+        if turn.stopping.is_some() || matches!(agent.life.state(), State::Failed) {
             return false;
         }
-        let name = turn.new.conversation.agent.clone();
-        let routes = self.setup.agents.get(&name).map_or(0, |agent| agent.routes.len());
-        let (pause, what) = if turn.route_tries < policy.retries {
-            turn.route_tries += 1;
-            (retry_pause_ms(class), format!("{class}: the same route is tried again"))
-        } else if policy.falls_back && turn.route + 1 < routes {
-            turn.route += 1;
-            turn.route_tries = 0;
-            (0, format!("{class}: the next route is tried"))
-        } else {
+        if self.going != Going::Staying && class != FailureClass::Shutdown {
             return false;
-        };
+        }
+        let routes = self.setup.agents.get(&name).map_or(0, |agent| agent.routes.len());
+        let Some(pause) = turn.go_on(class, routes) else { return false };
+        let what = if pause > 0 { "the same route is tried again" } else { "the next route is tried" };
         turn.stage = Stage::Pausing { until: now.tick + pause };
-        Self::event(now, Some(&name), Some(id), what, effects);
+        Self::event(now, Some(&name), Some(id), format!("{class}: {what}"), effects);
         true
     }
 
@@ -139,11 +132,9 @@ impl Machine {
         let Some(name) = self.turns.get(&id).map(|turn| turn.new.conversation.agent.clone()) else { return };
         let alert_after = self.setup.alert_after;
         if let Some(agent) = self.agents.get_mut(&name) {
-            let text = if end.detail.is_empty() { class.policy().told } else { &end.detail };
-            // What an operator did is no failure of the agent's.
-            let counts = !matches!(class, FailureClass::Killed | FailureClass::Shutdown);
-            if counts && agent.streak.failed(class, protocol::text::clip(text, 400), now.wall, alert_after) {
-                let text = protocol::text::clip(text, 300).to_owned();
+            let text = compared(class, &end.detail);
+            if counts(class) && agent.streak.failed(class, &text, now.wall, alert_after) {
+                let text = protocol::text::clip(&text, 300).to_owned();
                 self.alert(
                     now,
                     &name,
@@ -241,15 +232,16 @@ impl Machine {
             && let Some(lane) = agent.lanes.get_mut(&turn.new.conversation.name)
         {
             lane.retain(|waiting| *waiting != id);
-            let head = lane.front().copied();
+            let rest: Vec<TurnId> = lane.iter().copied().collect();
             if lane.is_empty() {
                 agent.lanes.remove(&turn.new.conversation.name);
             }
             // What was offered to a turn that is over waits for its own.
-            if let Some(next) = head.and_then(|head| self.turns.get_mut(&head))
-                && next.stage == Stage::Offered
-            {
-                next.stage = Stage::Queued;
+            let runs = rest.first().and_then(|head| self.turns.get(head)).is_some_and(Turn::runs);
+            for waiting in rest.iter().filter(|_| !runs) {
+                if let Some(next) = self.turns.get_mut(waiting).filter(|next| next.stage == Stage::Offered) {
+                    next.stage = Stage::Queued;
+                }
             }
         }
     }
@@ -302,6 +294,28 @@ impl Machine {
     }
 }
 
+impl Turn {
+    /// What follows a failure that may be replayed: the pause before the next try in milliseconds, 0 if it is on another
+    /// route; `None` if nothing is left to try. The last try has its outcome already.
+    pub(super) fn go_on(&mut self, class: FailureClass, routes: usize) -> Option<u64> {
+        let policy = class.policy();
+        if class == FailureClass::Shutdown {
+            let shut = |t: &&Try| t.outcome == Some(Outcome::Failed(FailureClass::Shutdown));
+            return (self.tries.iter().filter(shut).count() <= SHUTDOWNS_MAX).then_some(retry_pause_ms(class));
+        }
+        if self.route_tries < policy.retries {
+            self.route_tries += 1;
+            Some(retry_pause_ms(class))
+        } else if policy.falls_back && self.route + 1 < routes {
+            self.route += 1;
+            self.route_tries = 0;
+            Some(0)
+        } else {
+            None
+        }
+    }
+}
+
 fn finished_event(turn: &Turn, wall: Wall, outcome: Outcome, text: &str, thread: Option<String>) -> FinishedEvent {
     let last: Option<&Try> = turn.tries.last();
     FinishedEvent {
@@ -332,6 +346,26 @@ fn interrupted_text(by: &str, end: &Finished) -> String {
     text
 }
 
+/// What stands before the detail in a sender's text.
+const QUOTE: &str = "\n\n> ";
+
+/// What streaks compare: the detail of a failure, or what is told of its class.
+fn compared(class: FailureClass, detail: &str) -> String {
+    let detail = detail.trim();
+    if detail.is_empty() { class.policy().told.to_owned() } else { protocol::text::clip(detail, 400).to_owned() }
+}
+
+/// The reverse, from the text that the sender got: a streak must go on over a restart.
+pub(super) fn told_detail(class: FailureClass, text: &str) -> String {
+    let quoted = text.split_once(QUOTE).map_or("", |(_, rest)| rest.split("\n\n").next().unwrap_or(rest));
+    compared(class, &quoted.replace("\n> ", "\n"))
+}
+
+/// Whether a failure says something about the agent: what an operator did does not.
+pub(super) const fn counts(class: FailureClass) -> bool {
+    !matches!(class, FailureClass::Killed | FailureClass::Shutdown)
+}
+
 /// What the sender of a failed turn reads: what happened, when it may work again, what had run.
 fn failure_text(class: FailureClass, end: &Finished) -> String {
     let mut text = format!("{} ({class})", class.policy().told);
@@ -343,7 +377,7 @@ fn failure_text(class: FailureClass, end: &Finished) -> String {
     }
     let detail = end.detail.trim();
     if !detail.is_empty() {
-        text.push_str("\n\n> ");
+        text.push_str(QUOTE);
         text.push_str(&protocol::text::clip(detail, 600).replace('\n', "\n> "));
     }
     ran(&mut text, end);

@@ -1,12 +1,13 @@
 //! Workers: what they say and how they end, joined to the turns that they run.
 
-use super::lifecycle::{Act, Event as Life, State};
+use super::lifecycle::{Act, Event as Life, State, Why};
 use super::nouns::{Now, Record};
 use super::words::{Effect, Input, Swept};
 use super::{Doing, Machine, Stage};
 use protocol::control::{Reply, SendEvent};
 use protocol::from_worker::{Delta, Phase, Progress, Ready};
-use protocol::{AgentName, AttemptId, FailureClass, FromWorker, Incarnation, ToWorker, TurnId};
+use protocol::stable::Finished;
+use protocol::{AgentName, AttemptId, FailureClass, FromWorker, Incarnation, Outcome, ToWorker, TurnId};
 
 /// A worker with running turns beats every 2 s; so long without a word, and it is given up. Milliseconds.
 const BUSY_SILENCE_MS: u64 = 60_000;
@@ -32,9 +33,11 @@ impl Machine {
                 }
                 self.live(now, &name, Life::Linked(linked), effects);
             }
-            Input::LinkFailed(name, why) => {
-                Self::event(now, Some(&name), None, format!("no session with the worker: {why}"), effects);
-                self.live(now, &name, Life::LinkFailed, effects);
+            Input::LinkFailed(name, incarnation, why) => {
+                let why = format!("no session with the worker: {why}");
+                Self::event(now, Some(&name), None, why.clone(), effects);
+                self.given_up(now, &name, incarnation, &why);
+                self.live(now, &name, Life::LinkFailed(incarnation), effects);
             }
             Input::LinkLost(name, incarnation, why) => {
                 if self.agents.get(&name).is_some_and(|agent| agent.life.is_present(incarnation)) {
@@ -67,10 +70,23 @@ impl Machine {
 
     fn exit_words(&mut self, name: &AgentName, incarnation: Incarnation, words: &str, now: Now) {
         let Some(agent) = self.agents.get_mut(name).filter(|a| a.life.is_present(incarnation)) else { return };
+        if let State::Killing { why: Why::Loss { .. }, .. } = agent.life.state() {
+            // Why it was given up says more than the signal that ended it.
+            return;
+        }
         protocol::text::clip(words, EXIT_WORDS_MAX).clone_into(&mut agent.exit);
         let wanted =
             matches!(agent.life.state(), State::Draining { .. } | State::Stopping { .. } | State::Killing { .. });
         if !wanted {
+            agent.streak.worker(&agent.exit.clone(), now.wall);
+        }
+    }
+
+    /// Keeps why a worker that did not start is about to be killed.
+    fn given_up(&mut self, now: Now, name: &AgentName, incarnation: Incarnation, why: &str) {
+        let Some(agent) = self.agents.get_mut(name).filter(|a| a.life.is_present(incarnation)) else { return };
+        if let State::Starting { .. } = agent.life.state() {
+            protocol::text::clip(why, EXIT_WORDS_MAX).clone_into(&mut agent.exit);
             agent.streak.worker(&agent.exit.clone(), now.wall);
         }
     }
@@ -105,10 +121,13 @@ impl Machine {
             Act::Rest { gave_up } => self.at_rest(now, &name, gave_up, effects),
             Act::Stuck(left) => {
                 let what = format!("{left} old process(es) do not end; nothing is started beside them");
-                Self::event(now, Some(&name), None, what.clone(), effects);
-                if let Some(agent) = self.agents.get_mut(&name) {
-                    agent.streak.worker(&what, now.wall);
+                let Some(agent) = self.agents.get_mut(&name) else { return };
+                agent.streak.worker(&what, now.wall);
+                // It is tried again every few seconds: told at the first time, the second, the fourth, and so on.
+                if agent.streak.worker_count().is_power_of_two() {
+                    Self::event(now, Some(&name), None, what.clone(), effects);
                 }
+                self.stuck(&name, &what, effects);
             }
         }
     }
@@ -124,7 +143,12 @@ impl Machine {
         // An outcome counts whoever brings it; all other news only from the present run.
         if let FromWorker::Finished(end) = word {
             self.hear(name, incarnation, now);
-            return self.finished(now, name, &end, effects);
+            let taken = self.finished(now, name, &end, effects);
+            // Nobody here asked for that: the worker is on its way out.
+            if taken && end.outcome == Outcome::Failed(FailureClass::Shutdown) {
+                self.live(now, name, Life::Leaving(incarnation), effects);
+            }
+            return;
         }
         if !self.hear(name, incarnation, now) {
             return;
@@ -139,7 +163,7 @@ impl Machine {
             }
             FromWorker::Progress(progress) => self.progress(now, name, &progress, effects),
             FromWorker::Delta(delta) => self.delta(name, &delta, effects),
-            FromWorker::Steered(s) => self.steered(now, s.turn, s.attempt, s.taken, effects),
+            FromWorker::Steered(s) => self.steered(now, name, s, effects),
             FromWorker::Note(text) => {
                 let text = protocol::text::clip(&text, 2_000).to_owned();
                 Self::event(now, Some(name), None, format!("note: {text}"), effects);
@@ -165,8 +189,11 @@ impl Machine {
         if let Some(agent) = self.agents.get_mut(name) {
             agent.isolation = ready.isolation;
         }
-        self.send_again(name, incarnation, &ready.running, effects);
         self.live(now, name, Life::Ready(incarnation), effects);
+        // One that drains takes nothing new: what it never got is for the next run.
+        if self.agents.get(name).is_some_and(|agent| agent.life.is_up()) {
+            self.send_again(now, name, incarnation, &ready.running, effects);
+        }
     }
 
     fn progress(&mut self, now: Now, name: &AgentName, progress: &Progress, effects: &mut Vec<Effect>) {
@@ -238,8 +265,10 @@ impl Machine {
         for attempt in open {
             let begun = swept.journal.as_ref().and_then(|journal| journal.open.get(&attempt));
             let never = swept.journal.is_some() && begun.is_none_or(|standing| !standing.prompted);
-            let detail = if never { "the prompt had not reached Codex".to_owned() } else { exit.clone() };
-            self.lost(now, attempt, class, detail, effects);
+            let mut end = Finished::new(attempt, TurnId(0), Outcome::Failed(class));
+            end.replay_safe = never;
+            end.detail = if never { "the prompt had not reached Codex".to_owned() } else { exit.clone() };
+            self.lost(now, end, effects);
         }
     }
 
@@ -277,6 +306,8 @@ impl Machine {
     pub(super) fn wedged(&mut self, now: Now, name: &AgentName, why: &str, effects: &mut Vec<Effect>) {
         if let Some(agent) = self.agents.get_mut(name) {
             agent.heard_at = now.tick;
+            why.clone_into(&mut agent.exit);
+            agent.streak.worker(why, now.wall);
             Self::event(now, Some(name), None, format!("worker given up: {why}"), effects);
             self.live(now, name, Life::Wedged, effects);
         }
@@ -287,20 +318,24 @@ impl Machine {
         for name in names {
             let Some(agent) = self.agents.get(&name) else { continue };
             if agent.life.deadline().is_some_and(|by| by <= now.tick) {
+                if let Some(process) = agent.life.process() {
+                    self.given_up(now, &name, process.incarnation, "it was not ready in time");
+                }
                 self.live(now, &name, Life::Timeout, effects);
-            } else if agent.life.is_up() && self.silence_ends(&name).is_some_and(|by| by <= now.tick) {
+            }
+            if self.silence_ends(&name).is_some_and(|by| by <= now.tick) {
                 self.wedged(now, &name, "no sign of life", effects);
             }
         }
     }
 
     fn silence_ends(&self, name: &AgentName) -> Option<u64> {
-        let agent = self.agents.get(name).filter(|agent| agent.life.is_up())?;
+        let agent = self.agents.get(name).filter(|agent| agent.life.is_heard())?;
         let busy = !agent.lanes.is_empty() && self.running_of(name) > 0;
         Some(agent.heard_at + if busy { BUSY_SILENCE_MS } else { IDLE_SILENCE_MS })
     }
 
     pub(super) fn fleet_deadline(&self) -> Option<u64> {
-        self.agents.iter().filter_map(|(name, agent)| agent.life.deadline().or_else(|| self.silence_ends(name))).min()
+        self.agents.iter().flat_map(|(name, agent)| [agent.life.deadline(), self.silence_ends(name)]).flatten().min()
     }
 }

@@ -17,6 +17,7 @@ mod commands;
 mod control;
 mod endings;
 mod fleet;
+pub mod joins;
 pub mod lifecycle;
 pub mod nouns;
 pub mod outbox;
@@ -32,14 +33,18 @@ mod verbs;
 pub mod words;
 
 use admission::Admission;
-use nouns::{CallerId, Conversation, Event, LastNumbers, NewTurn, Now, Record, Wall};
+use nouns::{CallerId, Conversation, Event, LastNumbers, NewTurn, Now, ReceiptId, Record, Update, Wall};
 use outbox::Outbox;
+use protocol::control::{Refused, RefusedKind, Reply};
 use protocol::from_worker::{Isolation, Phase};
 use protocol::{AgentName, AttemptId, Incarnation, Outcome, Route, TurnId};
 use setup::Setup;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use streak::Streak;
-use words::{Effect, Input};
+use words::{Asker, Effect, Input};
+
+/// A timeout that comes so late means that this host or we were stopped meanwhile. Milliseconds.
+const SLEPT_MS: u64 = 5_000;
 
 /// Everything that the supervisor knows while it runs.
 #[derive(Debug)]
@@ -57,6 +62,10 @@ pub struct Machine {
     callers: BTreeMap<CallerId, Caller>,
     going: Going,
     ledger_stuck: Option<String>,
+    /// Updates that came while the ledger could not take them. Bounded: a bot waits for the receipts of its last batch.
+    held: Vec<(ReceiptId, Update)>,
+    /// When the next timeout was due, as of the last input.
+    due: Option<u64>,
     random: u64,
 }
 
@@ -99,14 +108,14 @@ struct Turn {
     accepted_tick: u64,
     /// The conversation's generation when it was sent: an answer after /new does not bring the old thread back.
     generation: u64,
-    /// Turns whose texts were collected into this one.
-    collected: Vec<TurnId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Try {
     attempt: AttemptId,
     route: Route,
+    /// The thread that it resumes.
+    thread: Option<String>,
     outcome: Option<Outcome>,
 }
 
@@ -157,7 +166,7 @@ struct Bot {
 #[derive(Clone, Debug)]
 enum Caller {
     Turn(TurnId),
-    Agents { verb: protocol::control::Verb, pending: BTreeSet<AgentName>, failed: bool },
+    Agents { verb: protocol::control::Verb, pending: BTreeSet<AgentName>, failed: Option<String> },
     Shutdown,
 }
 
@@ -173,7 +182,13 @@ enum Going {
 impl Machine {
     /// Takes an input. The effects stand in the order in which they are to be performed.
     pub fn handle(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
+        if self.going == Going::Gone {
+            return Self::too_late(input, effects);
+        }
+        self.forgive_our_sleep(now);
         match input {
+            // Not taken and not confirmed: the channel keeps it as well.
+            Input::Update(receipt, update) if self.ledger_stuck.is_some() => self.held.push((receipt, *update)),
             Input::Update(receipt, update) => {
                 self.update(now, *update, effects);
                 effects.push(Effect::Receipt(receipt));
@@ -188,7 +203,7 @@ impl Machine {
             Input::Leave => self.leave(effects),
             Input::ShutDown => self.shut_down(now, effects),
             Input::LedgerStuck(why) => self.ledger_stuck = Some(why),
-            Input::LedgerWell => self.ledger_stuck = None,
+            Input::LedgerWell => self.ledger_well(now, effects),
             Input::Timeout => {}
             Input::Spawned(..)
             | Input::SpawnFailed(..)
@@ -200,13 +215,37 @@ impl Machine {
             | Input::Swept(..) => self.of_worker(now, input, effects),
         }
         self.settle(now, effects);
+        self.due = self.deadline().map(|(at, _)| at);
+    }
+
+    /// We are gone: what comes now is for the next supervisor. Nothing of it is taken, so nothing of it is lost.
+    fn too_late(input: Input, effects: &mut Vec<Effect>) {
+        if let Input::Asked(caller, _) | Input::Recalled(Asker::Caller(caller, _), _) = input {
+            let why = "cofferdam ends; ask again after its next start".to_owned();
+            effects.push(Effect::Reply(caller, Reply::Refused(Refused { kind: RefusedKind::Later, why })));
+        }
+    }
+
+    fn ledger_well(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.ledger_stuck = None;
+        for (receipt, update) in std::mem::take(&mut self.held) {
+            self.update(now, update, effects);
+            effects.push(Effect::Receipt(receipt));
+        }
+    }
+
+    /// A timeout that comes far too late means that we slept, not the workers: their words wait behind it.
+    fn forgive_our_sleep(&mut self, now: Now) {
+        let late = self.due.map_or(0, |due| now.tick.saturating_sub(due));
+        if late >= SLEPT_MS {
+            for agent in self.agents.values_mut() {
+                agent.heard_at += late;
+            }
+        }
     }
 
     /// What follows from the passing of time and from every input: deadlines, admission, posts, status messages.
     fn settle(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        if self.going == Going::Gone {
-            return;
-        }
         self.fleet_deadlines(now, effects);
         self.turn_deadlines(now, effects);
         self.admit(now, effects);

@@ -375,7 +375,7 @@ pub struct Memory {
     pub ledger: u64,
     /// The largest numbers given so far.
     pub last: LastNumbers,
-    /// Turns without an end, by number.
+    /// Turns without an end, by number. The texts that joined one stand in its prompt, see [`super::words::JOINT`].
     pub turns: Vec<OpenTurn>,
     /// Posts that wait, by number. Status messages of open turns are among them even if they are sent.
     pub posts: Vec<OpenPost>,
@@ -389,10 +389,21 @@ pub struct Memory {
     pub down: Vec<AgentName>,
     /// Next offset of each bot.
     pub offsets: Vec<(String, i64)>,
+    /// Updates without an end that brought no turn.
+    pub stranded: Vec<Stranded>,
     /// Updates that a bot may hand over again, as `(bot, external)`, in that order: an update of them is given its
     /// receipt and nothing else. They are those of the last 48 hours (Telegram keeps an update for 24) that are not far
     /// below the bot's offset (what is below was confirmed), of the latest 20,000.
     pub seen: Vec<(String, i64)>,
+}
+
+/// An update that was taken and, by the end of the last supervisor, not carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stranded {
+    /// Which.
+    pub update: UpdateId,
+    /// Who is to be told.
+    pub from: Option<ChatMessage>,
 }
 
 /// The largest numbers given so far.

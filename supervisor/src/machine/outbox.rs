@@ -12,16 +12,19 @@
 
 use super::nouns::{Chat, Now, OpenPost, Post, PostId, PostKind, PostState, Record};
 use super::words::{Delivery, Effect};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Tries of one piece before the post is dead. With the pauses below that is more than a day.
-pub const TRIES_MAX: u32 = 48;
+/// Tries of one piece before the post is dead. With the pauses below that is a day.
+pub const TRIES_MAX: u32 = 60;
 /// First pause after a failure. Milliseconds.
 const PAUSE_FIRST_MS: u64 = 1_000;
 /// Longest pause after a failure. Milliseconds.
 const PAUSE_MAX_MS: u64 = 30 * 60 * 1_000;
 /// Posts of a bot in flight at once: below the Bot API's 30 messages a second even if each takes 0.3 s.
 const IN_FLIGHT_MAX: usize = 8;
+/// A post that is as old and still meets trouble is dead, however often the server asked for one more pause.
+/// Milliseconds.
+const AGE_MAX_MS: u64 = 3 * 24 * 60 * 60 * 1_000;
 /// Longest pause of the server that is believed; a longer one is kept in parts. Milliseconds.
 const LATER_MAX_MS: u64 = 24 * 60 * 60 * 1_000;
 
@@ -31,6 +34,8 @@ struct Waiting {
     /// Tick before which it must not be tried.
     not_before: u64,
     in_flight: bool,
+    /// Tick since which we try.
+    since: u64,
 }
 
 /// Every post that is not at its end.
@@ -59,9 +64,14 @@ impl Outbox {
         self.last = last;
         for open in posts {
             if open.message.is_none() {
-                let wait = open.not_before.saturating_sub(now.wall).min(LATER_MAX_MS);
-                self.posts
-                    .insert(open.post.id, Waiting { post: open.post, not_before: now.tick + wait, in_flight: false });
+                let not_before = now.tick + open.not_before.saturating_sub(now.wall).min(LATER_MAX_MS);
+                if open.post.tries == 0 && not_before > now.tick {
+                    // Only the server asks for a pause before anything has failed.
+                    let paused = self.paused.entry(open.post.to.bot.clone()).or_default();
+                    *paused = not_before.max(*paused);
+                }
+                let waiting = Waiting { post: open.post, not_before, in_flight: false, since: now.tick };
+                self.posts.insert(waiting.post.id, waiting);
             }
         }
     }
@@ -85,7 +95,7 @@ impl Outbox {
         };
         let id = post.id;
         effects.push(Effect::Record(Record::Post(post.clone())));
-        self.posts.insert(id, Waiting { post, not_before: now.tick, in_flight: false });
+        self.posts.insert(id, Waiting { post, not_before: now.tick, in_flight: false, since: now.tick });
         id
     }
 
@@ -115,30 +125,39 @@ impl Outbox {
     }
 
     fn due(&self, tick: u64) -> Vec<PostId> {
-        let mut bots: BTreeMap<&str, usize> = BTreeMap::new();
-        let mut chats: BTreeMap<&Chat, PostId> = BTreeMap::new();
-        for waiting in self.posts.values().filter(|w| w.in_flight) {
-            *bots.entry(&waiting.post.to.bot).or_default() += 1;
-            chats.insert(&waiting.post.to, waiting.post.id);
-        }
+        let mut in_flight = self.in_flight();
         let mut due = Vec::new();
-        // Status messages come last: an end must not wait behind one.
-        let rank = |w: &&Waiting| (w.post.kind == PostKind::Status, w.post.id);
-        let mut order: Vec<&Waiting> = self.posts.values().filter(|w| !w.in_flight).collect();
-        order.sort_by_key(rank);
-        for waiting in order {
-            let to = &waiting.post.to;
-            let busy = chats.contains_key(to);
-            // The first of a chat holds its place even if it must pause: order per chat.
-            chats.entry(to).or_insert(waiting.post.id);
-            let in_flight = bots.entry(&to.bot).or_default();
-            let paused = self.paused.get(&to.bot).is_some_and(|until| *until > tick);
-            if !busy && !paused && waiting.not_before <= tick && *in_flight < IN_FLIGHT_MAX {
-                *in_flight += 1;
+        for waiting in self.heads() {
+            let of_bot = in_flight.entry(&waiting.post.to.bot).or_default();
+            if self.not_before(waiting) <= tick && *of_bot < IN_FLIGHT_MAX {
+                *of_bot += 1;
                 due.push(waiting.post.id);
             }
         }
         due
+    }
+
+    /// Posts in flight of each bot.
+    fn in_flight(&self) -> BTreeMap<&str, usize> {
+        let mut bots: BTreeMap<&str, usize> = BTreeMap::new();
+        for waiting in self.posts.values().filter(|w| w.in_flight) {
+            *bots.entry(&waiting.post.to.bot).or_default() += 1;
+        }
+        bots
+    }
+
+    /// The next post of each chat in which none is in flight. It holds its place even if it must pause: order per chat.
+    fn heads(&self) -> Vec<&Waiting> {
+        let mut chats: BTreeSet<&Chat> = self.posts.values().filter(|w| w.in_flight).map(|w| &w.post.to).collect();
+        // Status messages come last: an end must not wait behind one.
+        let rank = |w: &&Waiting| (w.post.kind == PostKind::Status, w.post.id);
+        let mut order: Vec<&Waiting> = self.posts.values().filter(|w| !w.in_flight).collect();
+        order.sort_by_key(rank);
+        order.into_iter().filter(|waiting| chats.insert(&waiting.post.to)).collect()
+    }
+
+    fn not_before(&self, waiting: &Waiting) -> u64 {
+        waiting.not_before.max(self.paused.get(&waiting.post.to.bot).copied().unwrap_or(0))
     }
 
     /// Takes what became of a piece. The end of a post is returned.
@@ -165,6 +184,8 @@ impl Outbox {
             Delivery::Later(ms) => {
                 let ms = ms.min(LATER_MAX_MS);
                 self.paused.insert(post.to.bot.clone(), now.tick + ms);
+                // The server is there: failures count anew. Without any, the ledger shows the pause as the server's.
+                post.tries = 0;
                 (ms, "the server asked for a pause".to_owned())
             }
             Delivery::Failed(why) => (Self::pause(post, jitter), why),
@@ -180,8 +201,8 @@ impl Outbox {
                 return self.end(now, id, PostState::Dead(why.clone()), None, Some(why), effects);
             }
         };
-        if post.tries >= TRIES_MAX {
-            let why = format!("given up after {TRIES_MAX} tries: {why}");
+        if post.tries >= TRIES_MAX || now.tick >= waiting.since + AGE_MAX_MS {
+            let why = format!("given up after too many tries: {why}");
             return self.end(now, id, PostState::Dead(why.clone()), None, Some(why), effects);
         }
         waiting.not_before = now.tick + pause;
@@ -217,10 +238,11 @@ impl Outbox {
         Some(Ended { post: waiting.post, message, dead })
     }
 
-    /// When something may be sent again that has to wait.
+    /// When something may be sent again that has to wait. What waits for a post in flight is none of it.
     pub fn deadline(&self) -> Option<u64> {
-        let of = |w: &Waiting| w.not_before.max(self.paused.get(&w.post.to.bot).copied().unwrap_or(0));
-        self.posts.values().filter(|w| !w.in_flight).map(of).min()
+        let in_flight = self.in_flight();
+        let free = |w: &&Waiting| in_flight.get(w.post.to.bot.as_str()).is_none_or(|n| *n < IN_FLIGHT_MAX);
+        self.heads().into_iter().filter(free).map(|w| self.not_before(w)).min()
     }
 }
 

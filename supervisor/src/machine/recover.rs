@@ -3,12 +3,15 @@
 //! Turns that ran when the last supervisor ended are still running as far as anybody knows: their workers are looked
 //! for first, and tell.
 
-use super::nouns::{Memory, Now, OpenTurn, PostKind};
+use super::endings::{counts, told_detail};
+use super::lifecycle::Event as Life;
+use super::nouns::{Memory, Now, OldAttempt, OpenPost, OpenTurn, PostKind, PostState, Record, Stranded, UpdateEnd};
 use super::outbox::Outbox;
-use super::setup::Setup;
+use super::setup::{Agent as Policy, Setup};
 use super::words::Effect;
 use super::{Agent, Bot, Going, Machine, Stage, Thread, Try, Turn};
-use protocol::{FailureClass, Incarnation};
+use protocol::stable::Finished;
+use protocol::{FailureClass, Incarnation, Outcome};
 use std::collections::BTreeMap;
 
 impl Machine {
@@ -27,6 +30,8 @@ impl Machine {
             callers: BTreeMap::new(),
             going: Going::Staying,
             ledger_stuck: None,
+            held: Vec::new(),
+            due: None,
             random: seed,
             setup,
         };
@@ -45,15 +50,21 @@ impl Machine {
             if let Some(agent) = machine.agents.get_mut(&name) {
                 match class {
                     // Told before: recovering must not tell again.
-                    Some(class) => drop(agent.streak.failed(class, &text, at, u32::MAX)),
-                    None => drop(agent.streak.completed()),
+                    Some(class) if counts(class) => {
+                        let _told = agent.streak.failed(class, &told_detail(class, &text), at, u32::MAX);
+                    }
+                    Some(_) => {}
+                    None => {
+                        let _ended = agent.streak.completed();
+                    }
                 }
             }
         }
         for open in memory.turns {
             machine.remember_turn(now, open, &mut effects);
         }
-        machine.remember_posts(now, memory.last.post, memory.posts);
+        machine.remember_posts(now, memory.last.post, memory.posts, &mut effects);
+        machine.tell_stranded(now, memory.stranded, &mut effects);
         machine.look_for_workers(now, &mut effects);
         let bots: Vec<String> = machine.setup.bots.keys().cloned().collect();
         for name in bots {
@@ -76,20 +87,15 @@ impl Machine {
         let id = open.turn.id;
         let conversation = open.turn.conversation.clone();
         let mut turn = Turn::new(open.turn, now.tick);
-        turn.tries = open
-            .attempts
-            .iter()
-            .map(|old| Try { attempt: old.attempt.id, route: old.attempt.route.clone(), outcome: old.outcome })
-            .collect();
+        turn.remember_tries(&open.attempts, self.setup.agents.get(&conversation.agent));
         if let Some(old) = open.attempts.last().filter(|old| old.outcome.is_none()) {
             turn.stage = Stage::Running { attempt: old.attempt.id, incarnation: old.attempt.incarnation, thread: None };
             self.attempts.insert(old.attempt.id, id);
-        }
-        if let Some(policy) = self.setup.agents.get(&conversation.agent)
-            && let Some(last) = turn.tries.last()
-        {
-            turn.route = policy.routes.iter().position(|route| *route == last.route).unwrap_or(0);
-            turn.route_tries = u8::try_from(turn.tries.len()).unwrap_or(u8::MAX);
+            // Somebody wanted a fresh conversation meanwhile: the old thread must not come back with the answer.
+            let current = self.threads.entry(conversation.clone()).or_default();
+            if old.attempt.thread.is_some() && old.attempt.thread != current.id {
+                current.generation += 1;
+            }
         }
         self.turns.insert(id, turn);
         if let Some(agent) = self.agents.get_mut(&conversation.agent) {
@@ -99,13 +105,25 @@ impl Machine {
         let why = "its agent is no longer configured";
         let running = self.turns.get(&id).map(|turn| turn.stage.clone());
         if let Some(Stage::Running { attempt, .. }) = running {
-            self.lost(now, attempt, FailureClass::WorkerLost, why.into(), effects);
+            let mut end = Finished::new(attempt, id, Outcome::Failed(FailureClass::WorkerLost));
+            end.detail = why.into();
+            self.lost(now, end, effects);
         } else {
             self.fail_waiting(now, id, FailureClass::WorkerLost, why, effects);
         }
     }
 
-    fn remember_posts(&mut self, now: Now, last: u64, mut posts: Vec<super::nouns::OpenPost>) {
+    fn remember_posts(&mut self, now: Now, last: u64, mut posts: Vec<OpenPost>, effects: &mut Vec<Effect>) {
+        posts.retain(|open| {
+            let stale = open.post.kind == PostKind::Status
+                && open.message.is_none()
+                && open.post.turn.is_none_or(|id| !self.turns.contains_key(&id));
+            if stale {
+                let state = PostState::Dead("its turn is over".into());
+                effects.push(Effect::Record(Record::PostState(open.post.id, state, now.wall)));
+            }
+            !stale
+        });
         for open in &mut posts {
             let status = open.post.kind == PostKind::Status;
             if let Some(turn) = open.post.turn.and_then(|id| self.turns.get_mut(&id)).filter(|_| status) {
@@ -119,13 +137,53 @@ impl Machine {
         self.outbox.recover(now, last, posts);
     }
 
+    /// Commands that were taken and not carried out when the last supervisor ended.
+    fn tell_stranded(&mut self, now: Now, stranded: Vec<Stranded>, effects: &mut Vec<Effect>) {
+        for Stranded { update, from } in stranded {
+            let why = "cofferdam was restarted before it was carried out; send it again";
+            Self::end_update(now, update, UpdateEnd::Refused(why.into()), effects);
+            if let Some(from) = from {
+                self.notice(now, &from, &format!("Not done: {why}."), effects);
+            }
+        }
+    }
+
     fn look_for_workers(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let names: Vec<protocol::AgentName> = self.agents.keys().cloned().collect();
         for name in names {
             let Some(agent) = self.agents.get_mut(&name) else { continue };
+            let up = agent.life.wanted_up();
             for act in agent.life.adopt(now.tick) {
                 self.act(now, &name, act, effects);
             }
+            if !up {
+                let grace = self.setup.agents.get(&name).map_or(0, |policy| policy.stop_grace_ms);
+                self.live(now, &name, Life::Stop(Some(grace)), effects);
+            }
+        }
+    }
+}
+
+impl Turn {
+    /// Takes up the tries where they stood: with the last one's end, what was to follow it was decided and not written.
+    fn remember_tries(&mut self, attempts: &[OldAttempt], policy: Option<&Policy>) {
+        self.tries = attempts
+            .iter()
+            .map(|old| Try {
+                attempt: old.attempt.id,
+                route: old.attempt.route.clone(),
+                thread: old.attempt.thread.clone(),
+                outcome: old.outcome,
+            })
+            .collect();
+        let (Some(policy), Some(last)) = (policy, self.tries.last()) else { return };
+        self.route = policy.routes.iter().position(|route| *route == last.route).unwrap_or(0);
+        let shut = |t: &&Try| t.outcome == Some(Outcome::Failed(FailureClass::Shutdown));
+        let same = self.tries.iter().rev().take_while(|t| t.route == last.route).filter(|t| !shut(t)).count();
+        self.route_tries = u8::try_from(same.saturating_sub(1)).unwrap_or(u8::MAX);
+        if let Some(Outcome::Failed(class)) = last.outcome {
+            // Nothing left to try, by a configuration that is another one: the same once more.
+            let _pause = self.go_on(class, policy.routes.len());
         }
     }
 }

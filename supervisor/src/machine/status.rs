@@ -75,7 +75,8 @@ impl Machine {
                 turn.status.post = None;
                 turn.status.message = Some(message);
             }
-            (Some(turn), None) => turn.status.post = None,
+            // It cannot be sent, or not be changed: no other is tried.
+            (Some(turn), None) => (turn.status.post, turn.status.edit_at) = (None, u64::MAX),
             // The turn ended while its status message was on its way.
             (None, Some(message)) => self.remove(now, ended.post.turn, ended.post.to.clone(), message, effects),
             (None, None) => {}
@@ -125,9 +126,10 @@ impl Machine {
             .agents
             .get(&turn.new.conversation.agent)
             .is_some_and(|agent| agent.life.is_up() && now.tick < agent.heard_at + ALIVE_WITHIN_MS);
-        if alive && turn.status.typing_at <= now.tick {
+        if turn.status.typing_at <= now.tick {
+            // Without a sign of life the next look is as far away: a silent worker must not keep us awake.
             turn.status.typing_at = now.tick + TYPING_EVERY_MS;
-            if let Source::Telegram(from) = &turn.new.source {
+            if let (true, Source::Telegram(from)) = (alive, &turn.new.source) {
                 effects.push(Effect::Typing(from.chat.clone()));
             }
         }

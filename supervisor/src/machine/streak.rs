@@ -7,47 +7,72 @@ use protocol::control::LastError;
 /// Longest text that two failures are compared by, in characters: ids and times behind it differ anyway.
 const COMPARED_CHARS: usize = 80;
 
-/// The failures of one agent.
+/// The failures of one agent: those of its turns and those of its worker, each counted for itself, because a worker that
+/// dies under every turn is both at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Streak {
+    turns: Row,
+    worker: Row,
+}
+
+/// Identical failures in a row.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Row {
     last: Option<LastError>,
     fingerprint: String,
+}
+
+impl Row {
+    fn failed(&mut self, class: &str, text: &str, at: Wall) -> u32 {
+        let fingerprint = fingerprint(class, text);
+        let before = if fingerprint == self.fingerprint { self.count() } else { 0 };
+        self.fingerprint = fingerprint;
+        let streak = before.saturating_add(1);
+        self.last = Some(LastError { class: class.to_owned(), text: text.to_owned(), at, streak });
+        streak
+    }
+
+    fn end(&mut self) -> u32 {
+        self.fingerprint.clear();
+        self.last.as_mut().map_or(0, |last| std::mem::take(&mut last.streak))
+    }
+
+    fn count(&self) -> u32 {
+        self.last.as_ref().map_or(0, |last| last.streak)
+    }
 }
 
 impl Streak {
     /// A turn failed. Whether owners are to be told: at the `alert_after`th identical failure, once.
     pub fn failed(&mut self, class: FailureClass, text: &str, at: Wall, alert_after: u32) -> bool {
-        let fingerprint = fingerprint(class.as_str(), text);
-        let before = if fingerprint == self.fingerprint { self.count() } else { 0 };
-        self.fingerprint = fingerprint;
-        let streak = before.saturating_add(1);
-        self.last = Some(LastError { class: class.to_string(), text: text.to_owned(), at, streak });
-        streak == alert_after
+        self.turns.failed(class.as_str(), text, at) == alert_after
     }
 
     /// A turn completed. Returns the streak that it ended.
     pub fn completed(&mut self) -> u32 {
-        self.fingerprint.clear();
-        self.last.as_mut().map_or(0, |last| std::mem::take(&mut last.streak))
+        self.worker.end();
+        self.turns.end()
     }
 
     /// Something about the worker itself went wrong.
     pub fn worker(&mut self, text: &str, at: Wall) {
-        let fingerprint = fingerprint("worker", text);
-        let before = if fingerprint == self.fingerprint { self.count() } else { 0 };
-        self.fingerprint = fingerprint;
-        self.last =
-            Some(LastError { class: "worker".into(), text: text.to_owned(), at, streak: before.saturating_add(1) });
+        self.worker.failed("worker", text, at);
     }
 
-    /// How many in a row.
+    /// How often in a row the worker went wrong in the same way.
+    pub fn worker_count(&self) -> u32 {
+        self.worker.count()
+    }
+
+    /// How many turns failed in the same way in a row.
     pub fn count(&self) -> u32 {
-        self.last.as_ref().map_or(0, |last| last.streak)
+        self.turns.count()
     }
 
     /// The latest failure.
-    pub const fn last(&self) -> Option<&LastError> {
-        self.last.as_ref()
+    pub fn last(&self) -> Option<&LastError> {
+        // Of two at the same moment the turn's says more.
+        [self.worker.last.as_ref(), self.turns.last.as_ref()].into_iter().flatten().max_by_key(|last| last.at)
     }
 }
 
@@ -70,6 +95,19 @@ mod tests {
         assert_eq!(streak.count(), 5);
         assert_eq!(streak.completed(), 5);
         assert_eq!(streak.last().map(|l| l.streak), Some(0));
+    }
+
+    #[test]
+    fn a_worker_that_dies_under_every_turn_does_not_hide_the_streak() {
+        let mut streak = Streak::default();
+        let told: Vec<bool> = (0..3)
+            .map(|n| {
+                streak.worker("signal 9", n * 10);
+                streak.failed(FailureClass::WorkerLost, "signal 9", n * 10 + 1, 3)
+            })
+            .collect();
+        assert_eq!(told, [false, false, true]);
+        assert_eq!(streak.last().map(|l| (l.class.as_str(), l.streak)), Some(("worker_lost", 3)));
     }
 
     #[test]

@@ -1,18 +1,14 @@
 //! Turns from their acceptance to the moment when a worker has them.
 
 use super::admission::{Demand, Limits};
-use super::nouns::{Conversation, NewAttempt, NewTurn, Now, Record, Source, UpdateEnd, UpdateId};
-use super::setup::QueueMode;
-use super::words::Effect;
+use super::nouns::{Conversation, NewAttempt, NewTurn, Now, Record, Source, UpdateId};
+use super::words::{Effect, PROMPT_BYTES_MAX};
 use super::{Going, Machine, Stage, Try, Turn};
-use protocol::control::{Reply, SendEvent};
 use protocol::from_worker::Started;
-use protocol::to_worker::{Begin, Interrupt, InterruptReason, Steer};
-use protocol::{AgentName, AttemptId, Incarnation, Route, Runtime, Text, ToWorker, TurnId};
+use protocol::to_worker::{Begin, Interrupt, InterruptReason};
+use protocol::{AgentName, AttemptId, Incarnation, Text, ToWorker, TurnId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Largest prompt in bytes: larger ones are no message but a file, and a file belongs into the workspace.
-pub(super) const PROMPT_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Longest wait of a turn in its lane: after a day nobody waits for the answer any more. Milliseconds.
 const QUEUED_MAX_MS: u64 = 24 * 60 * 60 * 1_000;
 /// From the wish to stop a turn to the end of a worker that does not react. Milliseconds.
@@ -105,66 +101,9 @@ impl Machine {
         u32::try_from(self.turns.values().filter(running).count()).unwrap_or(u32::MAX)
     }
 
-    /// A message came while its lane was busy: the agent's queue mode decides.
-    fn during_a_turn(&mut self, now: Now, agent: &AgentName, id: TurnId, effects: &mut Vec<Effect>) {
-        let Some(mode) = self.setup.agents.get(agent).map(|a| a.queue) else { return };
-        let Some(running) = self.runner_before(id) else { return };
-        match mode {
-            QueueMode::Queue | QueueMode::Collect => {}
-            QueueMode::Interrupt => self.stop_turn(now, running, "a newer message", effects),
-            QueueMode::Steer => self.offer(agent, running, id, effects),
-        }
-    }
-
-    /// The running head of the lane of `id`.
-    fn runner_before(&self, id: TurnId) -> Option<TurnId> {
-        let turn = self.turns.get(&id)?;
-        let head = *self.agents.get(&turn.new.conversation.agent)?.lanes.get(&turn.new.conversation.name)?.front()?;
-        let runs = matches!(self.turns.get(&head)?.stage, Stage::Running { .. });
-        (runs && head != id).then_some(head)
-    }
-
-    fn offer(&mut self, agent: &AgentName, running: TurnId, id: TurnId, effects: &mut Vec<Effect>) {
-        let Some(Stage::Running { attempt, thread: Some(_), .. }) = self.turns.get(&running).map(|t| t.stage.clone())
-        else {
-            return;
-        };
-        let steerable = self.turns.get(&running).is_some_and(|t| {
-            t.stopping.is_none() && t.tries.last().is_some_and(|last| last.route.runtime == Runtime::Codex)
-        });
-        let Some(turn) = self.turns.get_mut(&id) else { return };
-        if steerable {
-            turn.stage = Stage::Offered;
-            let text = Text::Inline(turn.new.prompt.clone());
-            effects.push(Effect::Tell(agent.clone(), ToWorker::Steer(Steer { attempt, turn: id, text })));
-        }
-    }
-
-    /// Whether an offered text was taken.
-    pub(super) fn steered(&mut self, now: Now, id: TurnId, attempt: AttemptId, taken: bool, effects: &mut Vec<Effect>) {
-        let Some(turn) = self.turns.get_mut(&id).filter(|t| t.stage == Stage::Offered) else { return };
-        turn.stage = Stage::Queued;
-        if let Some(into) = self.attempts.get(&attempt).copied().filter(|_| taken) {
-            self.join(now, id, into, effects);
-        }
-    }
-
-    /// Ends `id` as a part of `into`.
-    fn join(&mut self, now: Now, id: TurnId, into: TurnId, effects: &mut Vec<Effect>) {
-        let Some(turn) = self.turns.get_mut(&id) else { return };
-        let callers = std::mem::take(&mut turn.callers);
-        for caller in &callers {
-            effects.push(Effect::Reply(*caller, Reply::Event(SendEvent::Joined { turn: id, into })));
-            self.callers.insert(*caller, super::Caller::Turn(into));
-        }
-        if let Some(target) = self.turns.get_mut(&into) {
-            target.callers.extend(callers);
-        }
-        self.close(now, id, &super::nouns::TurnEnd::Joined(into), String::new(), UpdateEnd::Joined(into), effects);
-    }
-
     /// Sends what may be sent.
     pub(super) fn admit(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.admission.expire(now.tick);
         if self.going != Going::Staying {
             return;
         }
@@ -203,27 +142,6 @@ impl Machine {
         lanes.filter(|lane| self.is_ready(lane)).filter_map(|lane| lane.front()).min().copied()
     }
 
-    /// In collect mode all that wait in the lane become part of its head.
-    fn collect(&mut self, now: Now, name: &AgentName, head: TurnId, effects: &mut Vec<Effect>) {
-        if self.setup.agents.get(name).is_none_or(|a| a.queue != QueueMode::Collect) {
-            return;
-        }
-        let Some(lane) = self.turns.get(&head).map(|t| t.new.conversation.name.clone()) else { return };
-        let Some(agent) = self.agents.get(name) else { return };
-        let others: Vec<TurnId> = agent.lanes.get(&lane).into_iter().flatten().skip(1).copied().collect();
-        for id in others {
-            let Some(text) = self.turns.get(&id).map(|t| t.new.prompt.clone()) else { continue };
-            if let Some(turn) = self.turns.get_mut(&head)
-                && turn.new.prompt.len() + text.len() < PROMPT_BYTES_MAX
-            {
-                turn.new.prompt.push_str("\n\n");
-                turn.new.prompt.push_str(&text);
-                turn.collected.push(id);
-                self.join(now, id, head, effects);
-            }
-        }
-    }
-
     fn begin(&mut self, now: Now, id: TurnId, effects: &mut Vec<Effect>) {
         let Some(turn) = self.turns.get_mut(&id) else { return };
         let name = turn.new.conversation.agent.clone();
@@ -241,57 +159,47 @@ impl Machine {
         let thread = current.id.clone();
         turn.stage = Stage::Running { attempt, incarnation, thread: None };
         turn.doing = None;
-        turn.tries.push(Try { attempt, route: route.clone(), outcome: None });
+        turn.tries.push(Try { attempt, route: route.clone(), thread: thread.clone(), outcome: None });
         self.attempts.insert(attempt, id);
-        let new = NewAttempt {
-            id: attempt,
-            turn: id,
-            incarnation,
-            route: route.clone(),
-            thread: thread.clone(),
-            at: now.wall,
-        };
+        let new = NewAttempt { id: attempt, turn: id, incarnation, route, thread, at: now.wall };
         effects.push(Effect::Record(Record::Attempt(new)));
-        self.send_begin(id, attempt, route, thread, effects);
+        self.send_begin(id, effects);
     }
 
-    fn send_begin(
-        &self,
-        id: TurnId,
-        attempt: AttemptId,
-        route: Route,
-        thread: Option<String>,
-        effects: &mut Vec<Effect>,
-    ) {
+    /// Says the latest try of a turn: the same words each time, whatever has become of its conversation since.
+    fn send_begin(&self, id: TurnId, effects: &mut Vec<Effect>) {
         let Some(turn) = self.turns.get(&id) else { return };
+        let Some(Try { attempt, route, thread, .. }) = turn.tries.last().cloned() else { return };
         let prompt = Text::Inline(turn.new.prompt.clone());
         let begin = Begin { attempt, turn: id, thread, prompt, route };
         effects.push(Effect::Tell(turn.new.conversation.agent.clone(), ToWorker::Begin(Box::new(begin))));
     }
 
-    /// A worker told all that it has: an attempt that is not among it was never begun, and is sent again.
+    /// A worker told all that it has: an attempt that is not among it was never begun, and is sent again. What was said
+    /// about the others may have been lost with the session before.
     pub(super) fn send_again(
         &mut self,
+        now: Now,
         name: &AgentName,
         incarnation: Incarnation,
         running: &[AttemptId],
         effects: &mut Vec<Effect>,
     ) {
-        let mut lost = Vec::new();
+        let mut again = Vec::new();
         for turn in self.turns.values_mut().filter(|turn| turn.of(name)) {
             if let Stage::Running { attempt, incarnation: sent_to, .. } = &mut turn.stage {
                 *sent_to = incarnation;
-                if !running.contains(attempt) {
-                    lost.push((turn.new.id, *attempt));
+                let attempt = *attempt;
+                if let Some((_, by)) = &mut turn.stopping {
+                    *by = now.tick + STOP_WITHIN_MS;
                 }
+                again.push((turn.new.id, attempt, turn.stopping.is_some()));
             }
         }
-        for (id, attempt) in lost {
-            let Some(turn) = self.turns.get(&id) else { continue };
-            let Some(route) = turn.tries.last().map(|t| t.route.clone()) else { continue };
-            let thread = self.threads.get(&turn.new.conversation).and_then(|t| t.id.clone());
-            self.send_begin(id, attempt, route, thread, effects);
-            let stop = turn.stopping.is_some();
+        for (id, attempt, stop) in again {
+            if !running.contains(&attempt) {
+                self.send_begin(id, effects);
+            }
             if stop {
                 let interrupt = Interrupt { attempt, reason: InterruptReason::Asked };
                 effects.push(Effect::Tell(name.clone(), ToWorker::Interrupt(interrupt)));
@@ -361,7 +269,10 @@ impl Machine {
             self.cancel(now, id, "it waited a whole day without its turn".into(), effects);
         }
         for name in stuck {
-            self.wedged(now, &name, "it did not stop a turn", effects);
+            // One that is being started or sought has not heard of the stop yet.
+            if self.agents.get(&name).is_some_and(|agent| agent.life.is_heard()) {
+                self.wedged(now, &name, "it did not stop a turn", effects);
+            }
         }
     }
 
@@ -391,8 +302,12 @@ impl Turn {
             status: super::status::Status::default(),
             accepted_tick: tick,
             generation: 0,
-            collected: Vec::new(),
         }
+    }
+
+    /// Whether a worker has it, as far as anybody knows.
+    pub(super) const fn runs(&self) -> bool {
+        matches!(self.stage, Stage::Running { .. })
     }
 
     /// Whether it is a turn of this agent.

@@ -7,7 +7,8 @@ use super::words::Effect;
 use super::{Agent, Caller, Going, Machine, Stage};
 use protocol::control::{Refused, RefusedKind, Reply, Verb};
 use protocol::from_worker::Isolation;
-use protocol::{AgentName, FailureClass, Incarnation, TurnId};
+use protocol::stable::Finished;
+use protocol::{AgentName, FailureClass, Incarnation, Outcome, TurnId};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Machine {
@@ -20,18 +21,32 @@ impl Machine {
         names: Vec<AgentName>,
         effects: &mut Vec<Effect>,
     ) {
-        let unknown: Vec<&str> =
-            names.iter().filter(|name| !self.agents.contains_key(name)).map(AgentName::as_str).collect();
-        if !unknown.is_empty() {
-            let why = format!("there is no agent {}; `cofferdam ps` lists them", unknown.join(", "));
-            effects.push(Effect::Reply(caller, Reply::Refused(Refused { kind: RefusedKind::Failed, why })));
+        if let Err((kind, why)) = self.may_want(verb, &names) {
+            effects.push(Effect::Reply(caller, Reply::Refused(Refused { kind, why })));
             return;
         }
-        let pending: BTreeSet<AgentName> = names.iter().cloned().collect();
-        self.callers.insert(caller, Caller::Agents { verb, pending, failed: false });
+        let names: BTreeSet<AgentName> = names.into_iter().collect();
+        self.callers.insert(caller, Caller::Agents { verb, pending: names.clone(), failed: None });
         for name in names {
             self.want(now, &name, verb, effects);
         }
+    }
+
+    fn may_want(&self, verb: Verb, names: &[AgentName]) -> Result<(), (RefusedKind, String)> {
+        if names.is_empty() {
+            return Err((RefusedKind::Failed, "no agent is named".into()));
+        }
+        let up = matches!(verb, Verb::Start | Verb::Restart);
+        if up && self.going != Going::Staying {
+            return Err((RefusedKind::Later, "cofferdam is shutting down: nothing is started".into()));
+        }
+        let known = |name: &&AgentName| self.agents.get(name).is_some_and(|agent| !(up && agent.removed));
+        let unknown: Vec<&str> = names.iter().filter(|name| !known(name)).map(AgentName::as_str).collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let why = format!("there is no agent {}; `cofferdam ps` lists them", unknown.join(", "));
+        Err((RefusedKind::Failed, why))
     }
 
     fn want(&mut self, now: Now, name: &AgentName, verb: Verb, effects: &mut Vec<Effect>) {
@@ -50,40 +65,53 @@ impl Machine {
         }
     }
 
-    /// An agent is up or at rest: command lines that waited for it go on.
+    /// An agent is up or at rest: command lines that waited for it go on. Nobody waits for what another has undone.
     pub(super) fn agent_reached(&mut self, name: &AgentName, well: bool, effects: &mut Vec<Effect>) {
-        let up = self.agents.get(name).is_some_and(|agent| agent.life.is_up());
-        let restarting = self.agents.get(name).is_some_and(|agent| agent.restart);
+        let Some(agent) = self.agents.get(name) else { return };
+        let (up, comes) = (agent.life.is_up(), agent.life.wanted_up() || agent.restart);
+        self.answer_callers(name, effects, |verb| match (verb, up) {
+            (Verb::Start, true) => Some(Ok("started")),
+            (Verb::Restart, true) => Some(Ok("restarted")),
+            (Verb::Start | Verb::Restart, false) if !well => Some(Err("does not start")),
+            (Verb::Start | Verb::Restart, false) if comes => None,
+            (Verb::Start | Verb::Restart, false) => Some(Err("was stopped meanwhile")),
+            (Verb::Stop, false) => Some(Ok("stopped")),
+            (Verb::Kill, false) => Some(Ok("killed, nothing of it is left")),
+            (Verb::Stop | Verb::Kill, true) => Some(Err("was started again meanwhile")),
+        });
+    }
+
+    /// Something of an agent does not end: whoever waits for it is told, instead of waiting with it.
+    pub(super) fn stuck(&mut self, name: &AgentName, what: &str, effects: &mut Vec<Effect>) {
+        self.answer_callers(name, effects, |_| Some(Err(what)));
+    }
+
+    fn answer_callers<'a>(
+        &mut self,
+        name: &AgentName,
+        effects: &mut Vec<Effect>,
+        answer: impl Fn(Verb) -> Option<Result<&'a str, &'a str>>,
+    ) {
         let mut done = Vec::new();
         for (caller, waits) in &mut self.callers {
             let Caller::Agents { verb, pending, failed } = waits else { continue };
-            let wants_up = matches!(verb, Verb::Start | Verb::Restart);
-            if !pending.contains(name) || (wants_up && !up && well) || (!wants_up && up) || (restarting && well) {
-                continue;
-            }
-            pending.remove(name);
-            *failed |= !well && wants_up;
-            let word = match verb {
-                _ if !well => "failed",
-                Verb::Start => "started",
-                Verb::Stop => "stopped",
-                Verb::Restart => "restarted",
-                Verb::Kill => "killed, nothing of it is left",
+            let Some(answer) = answer(*verb).filter(|_| pending.remove(name)) else { continue };
+            let note = match answer {
+                Ok(word) => format!("{name}: {word}"),
+                Err(why) => {
+                    *failed = Some(format!("agent {name} {why}; `cofferdam logs {name}` tells more"));
+                    format!("{name}: {why}")
+                }
             };
-            effects.push(Effect::Reply(*caller, Reply::Note(format!("{name}: {word}"))));
+            effects.push(Effect::Reply(*caller, Reply::Note(note)));
             if pending.is_empty() {
-                done.push((*caller, *failed));
+                done.push((*caller, failed.take()));
             }
         }
         for (caller, failed) in done {
             self.callers.remove(&caller);
-            let last = if failed {
-                let why = format!("agent {name} does not start; `cofferdam logs {name}` tells why");
-                Reply::Refused(Refused { kind: RefusedKind::Failed, why })
-            } else {
-                Reply::Done
-            };
-            effects.push(Effect::Reply(caller, last));
+            let refused = |why| Reply::Refused(Refused { kind: RefusedKind::Failed, why });
+            effects.push(Effect::Reply(caller, failed.map_or(Reply::Done, refused)));
         }
     }
 
@@ -94,7 +122,9 @@ impl Machine {
             let open: Vec<TurnId> = self.turns.values().filter(|t| t.of(name)).map(|t| t.new.id).collect();
             for id in open {
                 if let Some(Stage::Running { attempt, .. }) = self.turns.get(&id).map(|t| t.stage.clone()) {
-                    self.lost(now, attempt, FailureClass::Shutdown, String::new(), effects);
+                    let mut end = Finished::new(attempt, id, Outcome::Failed(FailureClass::Shutdown));
+                    end.detail = "the agent was removed".into();
+                    self.lost(now, end, effects);
                 } else {
                     self.fail_waiting(now, id, FailureClass::Shutdown, "the agent was removed", effects);
                 }
@@ -129,7 +159,10 @@ impl Machine {
                     notes.push(format!("{name}: added"));
                     let last = Incarnation(self.last.incarnation);
                     self.agents.entry(name.clone()).or_insert_with(|| Agent::new(now, true, last)).removed = false;
-                    self.live(now, &name, Life::Start, effects);
+                    if self.going == Going::Staying {
+                        effects.push(Effect::Record(Record::Wanted(name.clone(), true)));
+                        self.live(now, &name, Life::Start, effects);
+                    }
                 }
                 (Some(_), None) => {
                     notes.push(format!("{name}: removed, its worker finishes what runs"));
@@ -208,9 +241,13 @@ impl Machine {
         if self.going == Going::Ending && self.agents.values().all(resting) {
             self.going = Going::Gone;
             for (caller, waits) in std::mem::take(&mut self.callers) {
-                if matches!(waits, Caller::Shutdown) {
-                    effects.push(Effect::Reply(caller, Reply::Done));
-                }
+                let refused = |why| Reply::Refused(Refused { kind: RefusedKind::Later, why });
+                let last = match waits {
+                    Caller::Shutdown => Reply::Done,
+                    Caller::Turn(id) => refused(format!("cofferdam ends; turn {id} waits for its next start")),
+                    Caller::Agents { .. } => refused("cofferdam ends".into()),
+                };
+                effects.push(Effect::Reply(caller, last));
             }
             effects.push(Effect::Exit);
         }

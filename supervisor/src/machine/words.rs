@@ -14,6 +14,12 @@ use protocol::hello::Accord;
 use protocol::journal::Reading;
 use protocol::{AgentName, FromWorker, Incarnation, ToWorker};
 
+/// What stands between a prompt and a text that joined it. The store puts them together with the same.
+pub const JOINT: &str = "\n\n";
+
+/// Largest prompt in bytes: larger ones are no message but a file, and a file belongs into the workspace.
+pub const PROMPT_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// What can happen.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
@@ -35,8 +41,8 @@ pub enum Input {
     SpawnFailed(AgentName, Incarnation, String),
     /// The worker's socket answered with a good hello. The incarnation is the worker's own word.
     Linked(AgentName, Linked),
-    /// Nothing answers at the worker's socket, or not as it should.
-    LinkFailed(AgentName, String),
+    /// Nothing answers at the socket of this run, or not as it should. The run is 0 if an unknown worker was dialled.
+    LinkFailed(AgentName, Incarnation, String),
     /// The session with this run ended.
     LinkLost(AgentName, Incarnation, String),
     /// A worker says something.

@@ -99,3 +99,53 @@ fn end_of(handle: &Handle) -> End {
         Err(_) => End::Never,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Stdio;
+    use tokio::io::AsyncReadExt;
+
+    fn name() -> AgentName {
+        AgentName::parse("a").unwrap()
+    }
+
+    #[test]
+    fn a_worker_is_known_by_its_agent_and_run() {
+        let line = b"cofferdam-worker\0--agent\0a\0--incarnation\0\x37\0--agent-dir\0/x\0";
+        assert!(is_worker(line, &name(), Incarnation(7)));
+        assert!(!is_worker(line, &name(), Incarnation(8)));
+        assert!(!is_worker(line, &AgentName::parse("b").unwrap(), Incarnation(7)));
+        assert!(!is_worker(b"--agent\0", &name(), Incarnation(7)));
+        assert!(!is_worker(b"", &name(), Incarnation(7)));
+    }
+
+    /// A process that is not our child: its parent has ended.
+    #[expect(clippy::disallowed_methods, reason = "a stand-in for a worker of an earlier supervisor")]
+    async fn stranger() -> u32 {
+        let script = "sh -c 'sleep 600' sh --agent a --incarnation 7 >/dev/null 2>&1 & echo $!";
+        let mut child = tokio::process::Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut said).await.unwrap();
+        child.wait().await.unwrap();
+        said.trim().parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_adopted_worker_is_watched_and_ended() {
+        let pid = stranger().await;
+        assert!(adopt(pid, &name(), Incarnation(8)).is_err());
+        let handle = loop {
+            // The shell's child is a copy of the shell until its exec.
+            if let Ok(handle) = adopt(pid, &name(), Incarnation(7)) {
+                break handle;
+            }
+            tokio::task::yield_now().await;
+        };
+        let watched = tokio::spawn(exited(handle.clone()));
+        assert!(handle.kill().unwrap());
+        let words = watched.await.unwrap();
+        assert!(words == "killed by signal 9 (SIGKILL)" || words == "unknown", "{words}");
+        assert!(Handle::open(0).is_err() && Handle::open(u32::MAX).is_err());
+    }
+}

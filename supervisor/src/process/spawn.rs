@@ -122,7 +122,6 @@ pub fn spawn_worker(spec: &WorkerSpec) -> Result<Running, SpawnError> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(stderr)
-        .process_group(0)
         .kill_on_drop(false);
     let mut child = command.spawn().map_err(|e| SpawnError::Program(spec.program.clone(), e))?;
     let stdout = child.stdout.take();
@@ -206,4 +205,88 @@ pub fn login(codex: &Path, codex_home: &Path, arguments: &[String]) -> io::Resul
     #[expect(clippy::disallowed_methods, reason = "this is the file that starts processes")]
     let mut command = std::process::Command::new(codex);
     command.arg("login").args(arguments).env("CODEX_HOME", codex_home).status()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// A stand-in for the worker: a shell script.
+    fn spec(dir: &Path, script: &str) -> WorkerSpec {
+        let program = dir.join("worker.sh");
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        WorkerSpec {
+            program,
+            agent: AgentName::parse("a").unwrap(),
+            incarnation: Incarnation(7),
+            agent_dir: dir.join("state/agents/a"),
+            socket: dir.join("run/a.sock"),
+            supervisor_uid: 1000,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_worker_is_told_who_it_is_and_little_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let spec = spec(dir.path(), "echo listening; echo \"$@\" >&2; env | cut -d= -f1 | sort >&2; exit 75");
+        let running = spawn_worker(&spec).unwrap();
+        assert!(running.pid() > 0);
+        assert_eq!(running.listening.await, Ok(()));
+        assert_eq!(running.exited.await, "exit code 75 (another worker holds the agent's lock)");
+        let stderr = spec.agent_dir.join("log/worker.stderr");
+        let said = fs::read_to_string(&stderr).unwrap();
+        let (dir, socket) = (spec.agent_dir.display(), spec.socket.display());
+        let first = format!("--agent a --incarnation 7 --agent-dir {dir} --socket {socket} --supervisor-uid 1000");
+        assert_eq!(said.lines().next(), Some(first.as_str()));
+        // The shell adds PWD, SHLVL, OLDPWD and _.
+        let foreign =
+            said.lines().skip(1).filter(|n| !ENVIRONMENT.contains(n) && !["PWD", "SHLVL", "OLDPWD", "_"].contains(n));
+        assert_eq!(foreign.collect::<Vec<_>>(), Vec::<&str>::new());
+        assert_eq!(fs::metadata(&stderr).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(&spec.agent_dir).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_says_something_else_or_nothing_does_not_listen() {
+        let dir = tempfile::tempdir().unwrap();
+        let wrong = spawn_worker(&spec(dir.path(), "yes | head -c 100000")).unwrap();
+        assert!(wrong.listening.await.unwrap_err().contains("the worker said"));
+        wrong.exited.await;
+        let silent = spawn_worker(&spec(dir.path(), "exec >&-")).unwrap();
+        assert!(silent.listening.await.unwrap_err().contains("worker.stderr"));
+        silent.exited.await;
+    }
+
+    #[tokio::test]
+    async fn a_killed_worker_says_so_and_is_not_hit_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let running = spawn_worker(&spec(dir.path(), "exec sleep 600")).unwrap();
+        assert!(running.handle.kill().unwrap());
+        let handle = running.handle.clone();
+        assert_eq!(running.exited.await, "killed by signal 9 (SIGKILL)");
+        assert!(!handle.terminate().unwrap());
+        handle.gone().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_missing_program_is_named_and_a_large_stderr_begins_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spec = spec(dir.path(), "");
+        let stderr = spec.agent_dir.join("log/worker.stderr");
+        fs::create_dir_all(stderr.parent().unwrap()).unwrap();
+        fs::write(&stderr, vec![b'x'; 1024 * 1024 + 1]).unwrap();
+        spec.program = dir.path().join("none");
+        let error = spawn_worker(&spec).unwrap_err().to_string();
+        assert!(error.contains("none") && error.contains("worker_command"), "{error}");
+        assert_eq!(fs::metadata(&stderr).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn the_worker_lies_beside_us_unless_it_is_named() {
+        assert!(worker_program(None).unwrap().ends_with(WORKER_PROGRAM));
+        assert_eq!(worker_program(Some(Path::new("/x/y"))).unwrap(), Path::new("/x/y"));
+    }
 }

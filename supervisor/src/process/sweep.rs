@@ -9,8 +9,8 @@
 //!                              | nothing left
 //!   the journal, as values
 //! ```
-//! The mark is the environment that a worker gives to its Codex children: [`MARK_DIR`] is the folder of the agent. A tool
-//! that empties its environment and leaves its parents escapes this; where a Codex child has a PID namespace it cannot.
+//! The mark is a variable that a worker gives to its Codex children, see [`MARK`]. A tool that empties its environment
+//! and leaves its parents escapes this; where a Codex child has a PID namespace it cannot.
 
 use super::signal::Handle;
 use crate::machine::words::Swept;
@@ -25,11 +25,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-/// Variable in the environment of every Codex child: the folder of its agent.
-pub const MARK_DIR: &str = "COFFERDAM_AGENT_DIR";
-
-/// Variable in the environment of every Codex child: `INCARNATION.N`.
-pub const MARK_CHILD: &str = "COFFERDAM_CHILD";
+/// Variable in the environment of every Codex child: `AGENT_DIR#INCARNATION.CHILD`.
+pub const MARK: &str = "COFFERDAM_CHILD";
 
 /// File in the agent's folder whose `flock` a living worker holds.
 pub const LOCK_FILE: &str = "lock";
@@ -46,6 +43,10 @@ const ENVIRONMENT_BYTES_MAX: u64 = 2 * 1024 * 1024;
 
 /// Pauses between two looks, in milliseconds: a killed process is usually gone within one. Together 2 s.
 const PAUSES_MS: [u64; 12] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 400, 500, 589];
+
+/// How many looks in a row must find nothing if they were not clear: what hid from one, in the middle of a fork or an
+/// exec, is seen by the next.
+const UNCLEAR_LOOKS: u32 = 3;
 
 /// Ends what the worker of `agent_dir` left and reads its journal. Never fails: what it could not do is told by
 /// [`Swept::left`], which also counts a worker that still holds the lock.
@@ -75,26 +76,42 @@ fn sweep_blocking(agent_dir: &Path) -> Swept {
         return Swept { ended: 0, left: 1, journal: None };
     };
     let mut ended = BTreeSet::new();
-    let mut left = end_marked(agent_dir.as_os_str(), &mut ended);
+    let mut look = end_marked(agent_dir.as_os_str(), &mut ended);
+    let mut nothing = 0;
     for pause in PAUSES_MS {
-        if left == 0 {
+        nothing = if look.victims == 0 { nothing + 1 } else { 0 };
+        if nothing > 0 && (look.is_clear || nothing >= UNCLEAR_LOOKS) {
             break;
         }
         std::thread::sleep(Duration::from_millis(pause));
-        left = end_marked(agent_dir.as_os_str(), &mut ended);
+        look = end_marked(agent_dir.as_os_str(), &mut ended);
     }
+    let left = look.victims;
     let gone = ended.len() - left.min(ended.len());
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     Swept { ended: count(gone), left: count(left), journal: read_journal(agent_dir).ok() }
 }
 
-/// Kills what is marked at this moment, with its descendants; returns how many there were.
-fn end_marked(dir: &OsStr, ended: &mut BTreeSet<(u32, u64)>) -> usize {
-    let mark = [MARK_DIR.as_bytes(), b"=", dir.as_bytes()].concat();
+/// What one look at the host saw.
+struct Look {
+    /// Processes that carry the mark or descend from such, and were sent a kill.
+    victims: usize,
+    /// Nothing can have hidden: no process was in the middle of an exec, none ended while it was looked at.
+    is_clear: bool,
+}
+
+/// Kills what is marked at this moment, with its descendants.
+fn end_marked(dir: &OsStr, ended: &mut BTreeSet<(u32, u64)>) -> Look {
+    let mark = [MARK.as_bytes(), b"=", dir.as_bytes(), b"#"].concat();
     let all = processes();
-    let mut victims: BTreeSet<u32> = all.keys().copied().filter(|pid| is_marked(*pid, &mark)).collect();
-    if victims.is_empty() {
-        return 0;
+    let mut victims = BTreeSet::new();
+    let mut is_clear = true;
+    for (pid, stat) in &all {
+        match sign_of(*pid, &mark) {
+            Sign::Marked => drop(victims.insert(*pid)),
+            Sign::Unclear => is_clear &= stat.is_kernel,
+            Sign::Foreign => {}
+        }
     }
     add_descendants(&all, &mut victims);
     victims.remove(&std::process::id());
@@ -106,12 +123,14 @@ fn end_marked(dir: &OsStr, ended: &mut BTreeSet<(u32, u64)>) -> usize {
             ended.insert((*pid, before.started));
         }
     }
-    victims.len()
+    Look { victims: victims.len(), is_clear }
 }
 
 /// What is known of a process.
 struct Stat {
     parent: u32,
+    /// A thread of the kernel, which has no environment.
+    is_kernel: bool,
     /// Ticks since the start of the system: with the number, the identity of a process.
     started: u64,
 }
@@ -122,6 +141,9 @@ fn processes() -> BTreeMap<u32, Stat> {
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     pids.filter_map(|pid| Some((pid, stat(pid)?))).collect()
 }
+
+/// Bit of a process' flags, `PF_KTHREAD`.
+const KERNEL_THREAD: u32 = 0x0020_0000;
 
 fn stat(pid: u32) -> Option<Stat> {
     let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
@@ -136,16 +158,39 @@ fn parse_stat(text: &str) -> Option<Stat> {
         return None;
     }
     let parent = fields.next()?.parse().ok()?;
-    let started = fields.nth(17)?.parse().ok()?;
-    Some(Stat { parent, started })
+    let flags: u32 = fields.nth(4)?.parse().ok()?;
+    let started = fields.nth(12)?.parse().ok()?;
+    Some(Stat { parent, is_kernel: flags & KERNEL_THREAD != 0, started })
 }
 
-fn is_marked(pid: u32, mark: &[u8]) -> bool {
-    let Ok(file) = File::open(format!("/proc/{pid}/environ")) else { return false };
+/// What a process' environment says.
+enum Sign {
+    Marked,
+    /// It carries no such mark, or is not ours to look at.
+    Foreign,
+    /// It has none at this moment: it ended, or is in the middle of an exec.
+    Unclear,
+}
+
+fn sign_of(pid: u32, mark: &[u8]) -> Sign {
     let mut environment = Vec::new();
-    // A process that ends while it is read has an environment cut short: it is gone at the next look.
-    let read = file.take(ENVIRONMENT_BYTES_MAX).read_to_end(&mut environment);
-    read.is_ok() && environment.split(|byte| *byte == 0).any(|variable| variable == mark)
+    let read = File::open(format!("/proc/{pid}/environ"))
+        .and_then(|file| file.take(ENVIRONMENT_BYTES_MAX).read_to_end(&mut environment));
+    match read {
+        Ok(0) => Sign::Unclear,
+        Ok(_) if environment.split(|byte| *byte == 0).any(|variable| carries(variable, mark)) => Sign::Marked,
+        Ok(_) => Sign::Foreign,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Sign::Foreign,
+        Err(_) => Sign::Unclear,
+    }
+}
+
+/// Whether a variable is this mark, whatever the run and the child: a folder whose name goes on is another one.
+fn carries(variable: &[u8], mark: &[u8]) -> bool {
+    let Some(child) = variable.strip_prefix(mark) else { return false };
+    let mut parts = child.split(|byte| *byte == b'.');
+    let is = |part: Option<&[u8]>, fits: fn(&u8) -> bool| part.is_some_and(|p| !p.is_empty() && p.iter().all(fits));
+    is(parts.next(), u8::is_ascii_digit) && is(parts.next(), u8::is_ascii_alphanumeric) && parts.next().is_none()
 }
 
 fn add_descendants(all: &BTreeMap<u32, Stat>, victims: &mut BTreeSet<u32>) {
@@ -173,4 +218,129 @@ fn read_journal(agent_dir: &Path) -> io::Result<Reading> {
         return Err(io::Error::other("the journal is larger than its limit"));
     }
     Ok(journal::read(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::usage::Sampler;
+    use protocol::AgentName;
+    use protocol::journal::{self, Record};
+    use protocol::{AttemptId, Finished, Outcome, TurnId};
+    use std::process::{Child, Stdio};
+
+    /// A process with the mark of `dir`, which runs `script` in a shell and has told that it got there.
+    #[expect(clippy::disallowed_methods, reason = "a stand-in for what a worker leaves")]
+    fn left_over(dir: &Path, script: &str) -> Child {
+        let mut command = std::process::Command::new("bash");
+        let mark = format!("{}#7.1", dir.display());
+        command.args(["-c", script]).env(MARK, mark).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut ready = [0; 2];
+        child.stdout.take().unwrap().read_exact(&mut ready).unwrap();
+        child
+    }
+
+    fn count(swept: &Swept) -> (u32, u32) {
+        (swept.ended, swept.left)
+    }
+
+    #[tokio::test]
+    async fn what_a_dead_worker_left_is_ended_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ours, theirs) = (dir.path().join("a"), dir.path().join("ab"));
+        fs::create_dir_all(&ours).unwrap();
+        // A session of its own, a child with an emptied environment, and one that ignores what can be ignored.
+        let script =
+            "setsid sleep 600 & env -i sleep 600 & (trap '' TERM INT HUP; exec -a x sleep 600) & echo ok; wait";
+        let mut victim = left_over(&ours, script);
+        let mut bystander = left_over(&theirs, "echo ok; exec sleep 600");
+        let swept = sweep(&ours).await;
+        assert_eq!(swept.left, 0);
+        assert!(swept.ended >= 4, "{swept:?}");
+        assert!(!victim.wait().unwrap().success());
+        assert!(bystander.try_wait().unwrap().is_none());
+        assert_eq!(count(&sweep(&ours).await), (0, 0));
+        assert_eq!(count(&sweep(&theirs).await), (1, 0));
+        bystander.wait().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_process_that_forks_all_the_time_is_ended_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "echo ok; for i in $(seq 40); do (setsid bash -c 'sleep 0.01; sleep 600' &) ; done; sleep 600";
+        let mut victim = left_over(dir.path(), script);
+        assert_eq!(sweep(dir.path()).await.left, 0);
+        victim.wait().unwrap();
+        assert_eq!(count(&sweep(dir.path()).await), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_living_worker_is_never_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(is_unserved(dir.path()));
+        let lock = File::create(dir.path().join(LOCK_FILE)).unwrap();
+        flock(&lock, FlockOperation::LockExclusive).unwrap();
+        let mut child = left_over(dir.path(), "echo ok; exec sleep 600");
+        assert!(!is_unserved(dir.path()));
+        assert_eq!(count(&sweep(dir.path()).await), (0, 1));
+        assert!(child.try_wait().unwrap().is_none());
+        drop(lock);
+        assert_eq!(count(&sweep(dir.path()).await), (1, 0));
+        child.wait().unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_journal_comes_back_and_damage_is_no_obstacle() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(sweep(dir.path()).await.journal, Some(Reading::default()));
+        let end = Finished::new(AttemptId(1), TurnId(1), Outcome::Completed);
+        let mut bytes = journal::encode(&Record::Ended(Box::new(end)));
+        let whole = bytes.len();
+        bytes.extend([9; 7]);
+        fs::write(dir.path().join(JOURNAL_FILE), &bytes).unwrap();
+        let reading = sweep(dir.path()).await.journal.unwrap();
+        assert_eq!((reading.whole_bytes, reading.torn_bytes), (whole, 7));
+        File::create(dir.path().join(JOURNAL_FILE)).unwrap().set_len(JOURNAL_BYTES_MAX + 1).unwrap();
+        assert_eq!(sweep(dir.path()).await.journal, None);
+    }
+
+    #[test]
+    fn a_mark_is_known_exactly() {
+        let carries = |variable: &str| carries(variable.as_bytes(), b"COFFERDAM_CHILD=/s/agents/a#");
+        assert!(carries("COFFERDAM_CHILD=/s/agents/a#7.1") && carries("COFFERDAM_CHILD=/s/agents/a#7.probe"));
+        let others = [
+            "/s/agents/ab#7.1",
+            "/s/agents/a#x/agents/b#7.1",
+            "7.1",
+            "/s/agents/a#",
+            "/s/agents/a#7",
+            "/s/agents/a#7.1.2",
+        ];
+        for other in others {
+            assert!(!carries(&format!("COFFERDAM_CHILD={other}")), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_name_with_blanks_and_brackets_hides_nothing() {
+        let fields = "S 41 1 1 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 777 0";
+        let stat = parse_stat(&format!("42 (a) R 1) ) {fields}")).unwrap();
+        assert_eq!((stat.parent, stat.started, stat.is_kernel), (41, 777, false));
+        assert!(parse_stat("42 (x) Z 1 1").is_none() && parse_stat("").is_none() && parse_stat("1 (x) S").is_none());
+    }
+
+    #[test]
+    fn memory_is_that_of_the_whole_tree() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut tree = left_over(dir.path(), "setsid sleep 600 & sleep 600 & echo ok; wait");
+        let agent = |name| AgentName::parse(name).unwrap();
+        let workers = [(agent("a"), tree.id()), (agent("gone"), u32::MAX)];
+        let used = Sampler::new().unwrap().sample(&workers);
+        assert_eq!(used[&agent("a")].processes, 3, "{used:?}");
+        assert!(used[&agent("a")].rss_bytes > 500_000);
+        assert_eq!(used[&agent("gone")].processes, 0);
+        sweep_blocking(dir.path());
+        tree.wait().unwrap();
+    }
 }

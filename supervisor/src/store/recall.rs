@@ -4,8 +4,9 @@ use super::EVENT_BYTES_MAX;
 use super::record::amount;
 use crate::machine::nouns::{
     Chat, ChatMessage, Conversation, LastNumbers, Memory, NewAttempt, NewTurn, OldAttempt, OpenPost, OpenTurn, Post,
-    PostId, PostKind, Source, UpdateId, Wall,
+    PostId, PostKind, Source, Stranded, UpdateId, Wall,
 };
+use crate::machine::words::{JOINT, PROMPT_BYTES_MAX};
 use protocol::text::clip;
 use protocol::{AgentName, AttemptId, FailureClass, Incarnation, Outcome, Route, Runtime, TurnId};
 use rusqlite::types::{FromSql, FromSqlError, Type};
@@ -68,6 +69,7 @@ pub(super) fn recall(ledger: &mut Connection, now: Wall) -> Result<Memory> {
         endings: endings(&snapshot)?,
         down: all(&snapshot, "SELECT agent FROM agents WHERE wanted_up = 0 ORDER BY agent", agent)?,
         offsets: all(&snapshot, "SELECT bot, next FROM offsets ORDER BY bot", |row| Ok((row.get(0)?, row.get(1)?)))?,
+        stranded: stranded(&snapshot)?,
         seen: seen(&snapshot, now)?,
     };
     snapshot.commit()?;
@@ -136,11 +138,44 @@ fn attempt(row: &Row<'_>) -> Result<OldAttempt> {
     Ok(OldAttempt { attempt, outcome })
 }
 
+/// Adds to a prompt what joined it: the turn has to say it again if it is tried again.
+pub(super) fn with_joined(ledger: &Connection, mut turn: NewTurn) -> Result<NewTurn> {
+    let sql = "SELECT prompt FROM turns WHERE joined_turn = ? AND id > ? ORDER BY ended_at, id";
+    let mut joined = ledger.prepare_cached(sql)?;
+    let mut rows = joined.query([amount(turn.id.0), amount(turn.id.0)])?;
+    while let Some(row) = rows.next()? {
+        let text: String = row.get(0)?;
+        if turn.prompt.len() + text.len() < PROMPT_BYTES_MAX {
+            turn.prompt.push_str(JOINT);
+            turn.prompt.push_str(&text);
+        }
+    }
+    Ok(turn)
+}
+
+/// Updates that were taken and led to nothing: their command was on its way when we ended.
+fn stranded(ledger: &Connection) -> Result<Vec<Stranded>> {
+    let sql = "SELECT * FROM updates WHERE outcome IS NULL
+               AND NOT EXISTS (SELECT 1 FROM turns WHERE turns.update_id = updates.id) ORDER BY id";
+    all(ledger, sql, |row| {
+        let known = row.get::<_, Option<i64>>("chat")?.is_some()
+            && row.get::<_, Option<i64>>("message")?.is_some()
+            && row.get::<_, Option<i64>>("user")?.is_some();
+        let from = known
+            .then(|| {
+                Ok::<_, Error>(ChatMessage { chat: chat(row)?, message: row.get("message")?, user: row.get("user")? })
+            })
+            .transpose()?;
+        Ok(Stranded { update: UpdateId(unsigned(row, "id")?), from })
+    })
+}
+
 fn turns(ledger: &Connection) -> Result<Vec<OpenTurn>> {
     let mut attempts = ledger.prepare("SELECT * FROM attempts WHERE turn_id = ? ORDER BY id")?;
     all(ledger, "SELECT * FROM turns WHERE outcome IS NULL ORDER BY id", turn)?
         .into_iter()
         .map(|turn| {
+            let turn = with_joined(ledger, turn)?;
             let attempts = attempts.query_map([amount(turn.id.0)], attempt)?.collect::<Result<_>>()?;
             Ok(OpenTurn { turn, attempts })
         })

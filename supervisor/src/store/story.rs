@@ -50,6 +50,14 @@ pub(super) fn serve(mut ledger: Connection, mut asks: mpsc::Receiver<Ask>) {
     }
 }
 
+/// The turn's own events, and what happened to its agent meanwhile: a worker that ended explains more than the turn can.
+const EVENTS: &str = "SELECT * FROM events WHERE turn_id = ?1
+    UNION
+    SELECT events.* FROM events JOIN turns ON turns.id = ?1
+     WHERE events.turn_id IS NULL AND events.agent = turns.agent
+       AND events.at BETWEEN turns.accepted_at AND coalesce(turns.ended_at, 9223372036854775807)
+    ORDER BY id DESC LIMIT ?2";
+
 const ROW: &str = "SELECT turns.*, turn_state.state, turn_state.attempts AS tries
                    FROM turns JOIN turn_state ON turn_state.turn = turns.id ";
 
@@ -96,13 +104,7 @@ fn turn(ledger: &mut Connection, id: TurnId) -> Result<Option<TurnStory>> {
         ATTEMPTS_MAX,
         attempt,
     )?;
-    story.events = latest(
-        &snapshot,
-        "SELECT * FROM events WHERE turn_id = ?1 ORDER BY id DESC LIMIT ?2",
-        number,
-        EVENTS_MAX,
-        event,
-    )?;
+    story.events = latest(&snapshot, EVENTS, number, EVENTS_MAX, event)?;
     story.posts =
         latest(&snapshot, "SELECT * FROM posts WHERE turn_id = ?1 ORDER BY id DESC LIMIT ?2", number, POSTS_MAX, post)?;
     Ok(Some(story))

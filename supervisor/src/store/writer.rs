@@ -264,3 +264,56 @@ pub(super) fn without_ballast(path: &Path, error: &io::Error) -> String {
         format!("no space can be reserved beside {path} ({error}): check the disk and the folder's rights")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{ballast::Ballast, migrate};
+    use super::*;
+    use crate::machine::nouns::{Event, Record};
+    use tokio::sync::oneshot;
+
+    fn writer(folder: &Path) -> Writer {
+        let path = folder.join("ledger.db");
+        let mut ledger = Connection::open(&path).unwrap();
+        migrate::migrate(&mut ledger).unwrap();
+        let (state, _) = watch::channel(StoreState::Well);
+        let (closed, _) = watch::channel(None);
+        let lock = File::open(&path).unwrap();
+        let (ballast, queue) = (Ballast::of(folder, 0), Arc::new(Queue::default()));
+        Writer { ledger, path, ballast, queue, state, closed, first_pause: FIRST_PAUSE, lock }
+    }
+
+    #[test]
+    fn no_room_in_the_middle_of_a_batch_is_no_bug_of_the_batch() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = writer(folder.path());
+        let event = |n| Record::Event(Event { at: n, agent: None, turn: None, what: "x".repeat(3_000) });
+        for batch in 0..3 {
+            let (done, ticket) = oneshot::channel();
+            drop(ticket);
+            writer.queue.push((0..20).map(|n| event(batch * 20 + n)).collect(), done);
+        }
+        let Taken::Group(group) = writer.queue.take(None) else { panic!("three batches") };
+        let limit = |writer: &Writer, more: i64| {
+            let pages: i64 = writer.ledger.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+            let limit = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
+            writer.ledger.pragma_update_and_check(None, "max_page_count", pages + more, limit).unwrap();
+        };
+        limit(&writer, 30);
+        let error = writer.commit(&group).unwrap_err();
+        assert_eq!(error.sqlite_error_code(), Some(ErrorCode::DiskFull));
+        let count = |w: &Writer| w.ledger.query_row("SELECT count(*) FROM events", [], |r| r.get::<_, i64>(0)).unwrap();
+        assert_eq!(count(&writer), 0);
+        limit(&writer, 1_000);
+        assert!(writer.commit(&group).unwrap().iter().all(Result::is_ok));
+        assert_eq!(count(&writer), 60);
+    }
+
+    #[test]
+    fn the_pause_grows_to_its_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = writer(folder.path());
+        assert_eq!((writer.pause(1), writer.pause(3)), (FIRST_PAUSE, FIRST_PAUSE * 4));
+        assert_eq!((writer.pause(40), writer.pause(u32::MAX)), (PAUSE_MAX, PAUSE_MAX));
+    }
+}

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use cofferdam_tests::codex::codex_binary;
+use cofferdam_tests::codex::native_codex;
 use cofferdam_tests::standin::model::{Fate, Kind, ModelServer};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -76,7 +76,7 @@ stream_idle_timeout_ms = 1000
 
     #[expect(clippy::disallowed_methods, reason = "tests start the real Codex")]
     fn spawn(&self, resume: Option<&str>, prompt: &str) -> Child {
-        let mut command = Command::new(codex_binary());
+        let mut command = Command::new(native_codex());
         command.args(["exec", "--json", "--skip-git-repo-check"]);
         for config in &self.config {
             command.args(["-c", config]);

@@ -218,7 +218,10 @@ mod tests {
             ("Quota exceeded. Check your plan and billing details.", "usage_limit"),
             ("unexpected status 401 Unauthorized: Incorrect API key provided: x, url: http://x/responses", "auth"),
             ("unexpected status 403 Forbidden: <!DOCTYPE html><html><head><title>Just a moment", "blocked_page"),
-            ("Access blocked by Cloudflare. This usually happens (status 403 Forbidden), url: http://x", "blocked_page"),
+            (
+                "Access blocked by Cloudflare. This usually happens (status 403 Forbidden), url: http://x",
+                "blocked_page",
+            ),
             ("unexpected status 403 Forbidden: country, region", "auth"),
             ("The model `nope` does not exist or you do not have access to it.", "model_unknown"),
             ("Codex ran out of room in the model's context window. Start a new thread", "context_overflow"),

@@ -125,7 +125,7 @@ impl Page<'_> {
         self.section(&format!("attempt {}", a.attempt));
         let state = look.paint(tone_of_turn(&a.state), &state_words(&a.state, a.class.as_deref()));
         self.row("route", &format!("{} on {}", a.model, a.runtime));
-        self.row("end", &(state + &exit_words(a)));
+        self.row("state", &(state + &exit_words(a)));
         self.row("said", &a.detail);
         self.row("ran", &a.ran.join("\n"));
         if a.state != "completed" && a.ended_at.is_some() {
@@ -148,7 +148,7 @@ impl Page<'_> {
 
     /// A named value; its further lines stand below the first, only the last ones of a long one.
     fn row(&mut self, name: &str, value: &str) {
-        let painted = value.contains('\u{1b}') && self.look.colour && name == "end";
+        let painted = value.contains('\u{1b}') && self.look.colour && name == "state";
         let tamed = if painted { value.into() } else { tame(value.trim_end()) };
         let lines: Vec<&str> = tamed.lines().collect();
         let from = lines.len().saturating_sub(LINES_MAX);

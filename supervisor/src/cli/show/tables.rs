@@ -93,8 +93,8 @@ pub(crate) fn agents(rows: &[AgentRow], look: &Look) -> String {
     if rows.is_empty() {
         return "no agents are configured\n".to_owned();
     }
-    let header = ["AGENT", "STATE", "FOR", "RUNS", "WAITS", "MEMORY", "PROCS", "DOING"];
-    let mut listing = Listing { look, header: &header, right: &[3, 4, 5, 6], rows: Vec::new() };
+    let header = ["AGENT", "STATE", "FOR", "RUNS", "WAITS", "MEMORY", "DOING"];
+    let mut listing = Listing { look, header: &header, right: &[3, 4, 5], rows: Vec::new() };
     for row in rows {
         let leaving = row.wanted == "down" && !matches!(row.state, AgentState::Down | AgentState::Stopping);
         let arrow = if leaving { " \u{2192} down" } else { "" };
@@ -105,7 +105,6 @@ pub(crate) fn agents(rows: &[AgentRow], look: &Look) -> String {
             plain(count(row.running)),
             plain(count(row.queued)),
             plain(if row.processes == 0 { "-".to_owned() } else { bytes(row.rss_bytes) }),
-            plain(count(row.processes)),
             plain(doing(row, look)),
         ]);
     }
@@ -134,8 +133,10 @@ fn trouble(row: &AgentRow, error: &LastError, look: &Look) -> String {
     let times = if error.streak > 1 { format!("{} times in a row, last ", error.streak) } else { String::new() };
     let head = look.paint(Tone::Bad, &format!("{}: {}", row.agent, error.class));
     let advice = protocol::FailureClass::parse(&error.class).map(|class| class.policy().next_step);
-    let advice =
-        advice.unwrap_or("`cofferdam logs AGENT`, then `cofferdam start AGENT`").replace("AGENT", row.agent.as_str());
+    let given_up = matches!(row.state, AgentState::Failed | AgentState::Down);
+    let of_worker =
+        if given_up { "`cofferdam logs AGENT`, then `cofferdam start AGENT`" } else { "`cofferdam logs AGENT`" };
+    let advice = advice.unwrap_or(of_worker).replace("AGENT", row.agent.as_str());
     let text = wrap(&one_line(&error.text, TROUBLE_CHARACTERS_MAX), look.width, "  ");
     let next = wrap(&format!("next: {advice}"), look.width, "  ");
     format!("\n{head} ({times}{} ago)\n{text}{next}", look.age(error.at))

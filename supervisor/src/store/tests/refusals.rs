@@ -137,6 +137,25 @@ fn a_broken_page_is_refused() {
 }
 
 #[test]
+fn a_fault_that_the_reads_of_the_start_would_not_meet_is_found() {
+    let place = Place::new();
+    let (store, _) = place.open();
+    commit(&store, (1..=20).map(turn).collect()).unwrap();
+    drop(store);
+    let root: i64 = place
+        .shell()
+        .query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'turns'", [], |row| row.get(0))
+        .unwrap();
+    let mut bytes = fs::read(place.path()).unwrap();
+    // The pointers to the first two rows, of two bytes each, stand behind the eight bytes of a leaf's header.
+    let pointers = (usize::try_from(root).unwrap() - 1) * 4096 + 8;
+    bytes[pointers..pointers + 4].rotate_left(2);
+    fs::write(place.path(), &bytes).unwrap();
+    let error = refused_and_untouched(&place.path(), ".recover");
+    assert!(matches!(&error, OpenError::Damaged { what, .. } if what.contains("out of order")), "{error}");
+}
+
+#[test]
 fn a_truncated_file_is_refused() {
     let place = filled();
     let bytes = fs::read(place.path()).unwrap();

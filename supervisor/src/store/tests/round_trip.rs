@@ -3,6 +3,7 @@
 use super::super::recall::{ENDINGS_MAX, SEEN_BELOW_OFFSET, SEEN_WITHIN_MS};
 use super::*;
 use crate::machine::nouns::{LastNumbers, OldAttempt, OpenPost, OpenTurn, PostState, TurnEnd, UpdateEnd};
+use crate::machine::words::JOINT;
 use proptest::prelude::*;
 use protocol::{FailureClass, Finished, Outcome};
 use std::collections::{BTreeMap, BTreeSet};
@@ -112,14 +113,17 @@ impl Model {
         };
         let at = Self::at(step);
         let new = NewUpdate { id, update: Update { bot: bot.clone(), external, kind, raw: "{}".into() }, at };
+        // The machine never gives a number twice: the turn of a doubled update has one that comes to nothing.
+        let doubled = self.updates.contains_key(&(bot.clone(), external));
+        let number = if doubled { 900_000 + id.0 } else { self.last.turn + 1 };
         let turn = NewTurn {
             conversation: Self::conversation(step),
             source: if step.value.is_multiple_of(2) { Source::Console } else { Source::Telegram(message()) },
             retry_of: step.value.is_multiple_of(5).then_some(TurnId(1)),
             at,
-            ..new_turn(self.last.turn + 1, Some(id.0))
+            ..new_turn(number, Some(id.0))
         };
-        if !self.updates.contains_key(&(bot.clone(), external)) {
+        if !doubled {
             self.updates.insert((bot, external), (id, at));
             self.open_updates.insert(id);
             self.last.turn += 1;
@@ -244,7 +248,11 @@ impl Model {
     }
 
     fn memory(&self, ledger: u64) -> Memory {
-        let open: Vec<OpenTurn> = self.turns.iter().filter(|(_, end)| end.is_none()).map(|(t, _)| t.clone()).collect();
+        let mut open: Vec<OpenTurn> =
+            self.turns.iter().filter(|(_, end)| end.is_none()).map(|(t, _)| t.clone()).collect();
+        for turn in &mut open {
+            turn.turn.prompt.push_str(&self.joined(turn.turn.id));
+        }
         let is_open = |id: Option<TurnId>| open.iter().any(|t| Some(t.turn.id) == id);
         let posts = self.posts.iter().filter(|(p, end)| match end {
             None => true,
@@ -263,7 +271,21 @@ impl Model {
             offsets: self.offsets.clone().into_iter().collect(),
             seen: seen.map(|(key, _)| key.clone()).collect(),
             turns: open,
+            // Every update of this model brings a turn.
+            stranded: Vec::new(),
         }
+    }
+
+    /// What joined a turn, in the order in which it did.
+    fn joined(&self, into: TurnId) -> String {
+        let mut texts: Vec<_> = self
+            .turns
+            .iter()
+            .filter_map(|(t, end)| end.as_ref().map(|(end, _, at)| (*at, t.turn.id, end, &t.turn.prompt)))
+            .filter(|(_, id, end, _)| **end == TurnEnd::Joined(into) && *id > into)
+            .collect();
+        texts.sort_by_key(|(at, id, _, _)| (*at, *id));
+        texts.into_iter().map(|(_, _, _, prompt)| format!("{JOINT}{prompt}")).collect()
     }
 }
 
@@ -295,4 +317,31 @@ proptest! {
         drop(store);
         prop_assert_eq!(place.memory(), model.memory(first.ledger));
     }
+}
+
+#[test]
+fn what_joined_a_turn_is_part_of_it_and_is_not_what_retry_means() {
+    let place = Place::new();
+    let (store, _) = place.open();
+    let joined = Record::TurnEnded(TurnId(2), TurnEnd::Joined(TurnId(1)), String::new(), NOW);
+    commit(&store, vec![turn(1), turn(2), joined]).unwrap();
+    let conversation = new_turn(1, None).conversation;
+    let latest = wait(store.recall_latest(conversation)).unwrap().unwrap();
+    let prompt = "question 1\nand more\n\nquestion 2\nand more";
+    assert_eq!((latest.turn.id, latest.turn.prompt.as_str()), (TurnId(1), prompt));
+    drop(store);
+    assert_eq!(place.memory().turns[0].turn.prompt, prompt);
+}
+
+#[test]
+fn an_update_that_led_to_nothing_is_told() {
+    let place = Place::new();
+    let (store, _) = place.open();
+    let with_turn = Record::Turn(new_turn(1, Some(2)));
+    commit(&store, vec![update(1, 1), update(2, 2), with_turn, update(3, 3)]).unwrap();
+    commit(&store, vec![Record::UpdateEnded(UpdateId(3), UpdateEnd::Answered, NOW)]).unwrap();
+    drop(store);
+    let stranded = place.memory().stranded;
+    assert_eq!(stranded.len(), 1);
+    assert_eq!((stranded[0].update, stranded[0].from.clone()), (UpdateId(1), Some(message())));
 }

@@ -170,3 +170,30 @@ fn people_can_look_with_their_own_shell_and_while_nothing_can_be_written() {
     until(&store, |s| *s == StoreState::Well);
     assert_eq!(listing(&store, None, false, 9).len(), 2);
 }
+
+#[test]
+fn a_story_tells_what_happened_to_the_agent_meanwhile() {
+    let place = Place::new();
+    let (store, _) = place.open();
+    let event = |at, name: &str, turn, what: &str| {
+        Record::Event(Event { at, agent: Some(agent(name)), turn, what: what.into() })
+    };
+    let end = TurnEnd::Outcome(Outcome::Completed);
+    let began = new_turn(1, None).at;
+    commit(
+        &store,
+        vec![
+            of("a", 1),
+            event(began - 1, "a", None, "before"),
+            event(began + 1, "a", None, "worker ended"),
+            event(began + 1, "b", None, "another's"),
+            event(began + 2, "a", Some(TurnId(1)), "its own"),
+            Record::TurnEnded(TurnId(1), end, "yes".into(), began + 5),
+            event(began + 6, "a", None, "after"),
+        ],
+    )
+    .unwrap();
+    let told: Vec<String> =
+        wait(store.turn(TurnId(1))).unwrap().unwrap().events.into_iter().map(|(_, what)| what).collect();
+    assert_eq!(told, ["worker ended", "its own"]);
+}

@@ -217,8 +217,8 @@ fn an_interrupt_waits_until_it_can_be_heard_and_cleans_up() {
     bench.begin(1, Runtime::Codex, None);
     let child = bench.server_up();
     bench.answer(child, "thread/start", &json!({"thread": {"id": THREAD}, "modelProvider": "mock"}));
-    bench.give(Input::Interrupt(AttemptId(1), InterruptReason::Asked));
     bench.answer(child, "turn/start", &json!({"turn": {"id": "u1"}}));
+    bench.give(Input::Interrupt(AttemptId(1), InterruptReason::Asked));
     assert!(bench.writes().iter().all(|w| w["method"] != "turn/interrupt"), "it would be lost before turn/started");
     bench.news(child, "turn/started", THREAD, "u1", json!({"turn": {"id": "u1"}}));
     assert_eq!(bench.asked("turn/interrupt").1, json!({"threadId": THREAD, "turnId": "u1"}));
@@ -448,9 +448,55 @@ fn a_turn_that_has_not_got_its_prompt_survives_the_end_of_the_server() {
     bench.begin(2, Runtime::Codex, None);
     bench.give(Input::Interrupt(AttemptId(1), InterruptReason::Asked));
     bench.pass(5000);
+    bench.refuse(child, "thread/start", "too late");
     bench.give(Input::Exited(child, exit(0, "")));
     assert_eq!(bench.end().0.outcome, Outcome::Interrupted);
     assert_eq!(bench.machine.running(), 1);
     bench.pass(CLOCKS.first_event_ms);
     assert!(bench.fails(FailureClass::CodexStart).replay_safe, "the next server was asked for and said nothing");
+}
+
+#[test]
+fn a_turn_that_is_taken_but_never_starts_is_silent() {
+    let mut bench = Bench::new();
+    bench.begin(1, Runtime::Codex, None);
+    let child = bench.server_up();
+    bench.answer(child, "thread/start", &json!({"thread": {"id": THREAD}, "modelProvider": "mock"}));
+    bench.answer(child, "turn/start", &json!({"turn": {"id": "u1"}}));
+    bench.pass(CLOCKS.first_event_ms + 5000);
+    assert!(bench.has(|e| *e == Effect::End(child)));
+    bench.give(Input::Exited(child, exit(0, "")));
+    bench.give(Input::RolloutRead(AttemptId(1), Rollout { read: true, ran: Vec::new(), only_words: true }));
+    assert!(bench.fails(FailureClass::CodexSilent).replay_safe);
+}
+
+#[test]
+fn a_turn_whose_thread_is_not_open_yet_is_interrupted_at_once() {
+    let mut bench = Bench::new();
+    bench.begin(1, Runtime::Codex, None);
+    let child = bench.server_up();
+    bench.give(Input::Interrupt(AttemptId(1), InterruptReason::Asked));
+    assert_eq!(bench.finishes().len(), 1);
+    // The thread that comes too late is known to be held.
+    bench.answer(child, "thread/start", &json!({"thread": {"id": THREAD}, "modelProvider": "mock"}));
+    bench.look();
+    bench.begin(2, Runtime::CodexCli, Some(THREAD));
+    assert!(bench.has(|e| *e == Effect::End(child)));
+}
+
+#[test]
+fn a_resume_that_kept_another_provider_is_forked_and_counts_its_own_tokens() {
+    let mut bench = Bench::new();
+    bench.begin_on(1, route(Runtime::Codex, "other"), Some(THREAD));
+    let child = bench.server_up();
+    bench.answer(child, "thread/resume", &json!({"thread": {"id": THREAD}, "modelProvider": "mock"}));
+    bench.answer(child, "thread/fork", &json!({"thread": {"id": "new"}, "modelProvider": "other"}));
+    bench.turn_runs(child, "new", "u2");
+    for (total, last) in [(1100, 100), (1350, 250)] {
+        let usage = json!({"total": {"inputTokens": total, "outputTokens": 9}, "last": {"inputTokens": last, "outputTokens": 4}});
+        bench.news(child, "thread/tokenUsage/updated", "new", "u2", json!({"tokenUsage": usage}));
+    }
+    bench.news(child, "turn/completed", "new", "u2", json!({"turn": {"id": "u2", "status": "completed"}}));
+    let (end, _) = bench.end();
+    assert_eq!((end.thread.as_deref(), end.input_tokens, end.output_tokens), (Some("new"), 350, 4));
 }
