@@ -54,7 +54,9 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Exit code of a bug, as sysexits.h has it.
 const EXIT_BUG: u8 = 70;
-/// Exit code of a system that cannot be used: another supervisor, no ledger.
+/// Exit code of what may work later: another supervisor holds the folders.
+const EXIT_LATER: u8 = 75;
+/// Exit code of a system that cannot be used: no ledger.
 const EXIT_CONFIG: u8 = 78;
 
 /// What our own tasks tell the loop.
@@ -133,9 +135,9 @@ pub fn run(loaded: Loaded) -> ExitCode {
 async fn serve(loaded: Loaded, environment: Environment) -> ExitCode {
     let started = match start(loaded.config, environment).await {
         Ok(started) => started,
-        Err(error) => {
+        Err((code, error)) => {
             tracing::error!("cannot start: {error}");
-            return ExitCode::from(EXIT_CONFIG);
+            return ExitCode::from(code);
         }
     };
     let (mut daemon, mut inbox, first, server) = started;
@@ -159,7 +161,7 @@ async fn serve(loaded: Loaded, environment: Environment) -> ExitCode {
 
 type Started = (Daemon, Inbox, Vec<Effect>, control::Server);
 
-async fn start(config: Config, environment: Environment) -> Result<Started, String> {
+async fn start(config: Config, environment: Environment) -> Result<Started, (u8, String)> {
     let words_of = |error: &dyn std::error::Error| {
         let mut words = error.to_string();
         let mut source = error.source();
@@ -172,22 +174,28 @@ async fn start(config: Config, environment: Environment) -> Result<Started, Stri
     };
     let clock = Clock::start();
     let uid = nix::unistd::getuid().as_raw();
-    let server = control::Server::bind(&config.runtime_dir, uid).map_err(|e| words_of(&e))?;
+    let unusable = |error: &dyn std::error::Error| (EXIT_CONFIG, words_of(error));
+    let server = control::Server::bind(&config.runtime_dir, uid).map_err(|e| match e {
+        control::BindError::Running { .. } => (EXIT_LATER, words_of(&e)),
+        control::BindError::Stranger { .. } | control::BindError::Folder(..) | control::BindError::Bind(..) => {
+            unusable(&e)
+        }
+    })?;
     let (path, ballast) = (config.ledger(), config.ballast_bytes);
     let wall = clock.now().wall;
     let opened = tokio::task::spawn_blocking(move || Store::open(&path, ballast, wall)).await;
-    let (store, memory) = opened.map_err(|e| words_of(&e))?.map_err(|e| words_of(&e))?;
+    let (store, memory) = opened.map_err(|e| unusable(&e))?.map_err(|e| unusable(&e))?;
     let ledger = memory.ledger;
     let setup = served::setup(&config, &environment, ledger);
     let now = clock.now();
     let (machine, first) = Machine::recover(now, setup, memory, now.wall ^ ledger);
-    let sampler = Sampler::new().map_err(|e| words_of(&e))?;
+    let sampler = Sampler::new().map_err(|e| unusable(&e))?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (words, words_receiver) = mpsc::channel(WORDS_MAX);
     let (news, news_receiver) = mpsc::channel(NEWS_MAX);
     let (heard, heard_receiver) = mpsc::channel(HEARD_MAX);
     let (_, no_callers) = mpsc::channel(1);
-    let signal = |kind| signal(kind).map_err(|e| words_of(&e));
+    let signal = |kind| signal(kind).map_err(|e| unusable(&e));
     let inbox = Inbox {
         words: words_receiver,
         news: news_receiver,

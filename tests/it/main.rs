@@ -3,12 +3,14 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what fails in a test fails the test, helpers included")]
 
 mod both;
+mod control;
 mod crash;
 mod failure;
 mod message;
 mod readme;
 mod scenes;
 mod standin;
+mod telegram;
 mod tidy;
 mod wire;
 

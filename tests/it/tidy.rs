@@ -4,6 +4,7 @@
 //! Each rule is a function from sources to complaints, and is shown in its own tests to complain about a small bad example.
 //! Here they are asked about the tree itself. A complaint names the file, the line and the remedy.
 
+mod drawing;
 mod imports;
 mod places;
 mod sizes;
@@ -72,4 +73,9 @@ fn nothing_names_a_build_machine() {
 #[test]
 fn the_top_level_holds_what_is_listed() {
     keeps(&tree::strangers(&the_tree()));
+}
+
+#[test]
+fn readme_draws_the_tree() {
+    keeps(&drawing::disagreements(&the_tree()));
 }

@@ -127,9 +127,15 @@ impl Daemon {
     }
 
     pub(super) fn fleeting(&self, bot: &str, request: Request) {
-        if let Some(hearing) = self.bots.get(bot) {
-            tokio::spawn(telegram::fleeting(hearing.bot.clone(), request));
-        }
+        let Some(hearing) = self.bots.get(bot) else { return };
+        let (fleeting, name, words) =
+            (telegram::fleeting(hearing.bot.clone(), request), bot.to_owned(), self.words.clone());
+        tokio::spawn(async move {
+            if let Some(ms) = fleeting.await {
+                // The loop is gone: so is the need for the word.
+                drop(words.send(Word::Input(Input::Flooded(name, ms))).await);
+            }
+        });
     }
 }
 

@@ -50,14 +50,18 @@ pub(super) async fn deliver(bot: &Bot, post: &Post) -> Delivery {
         let result = leaf::perform(bot, &Request::Delete { chat: post.to.chat, message_id }).await;
         return delivery(result, false);
     }
-    let plain = post.plain || post.kind == PostKind::Status;
-    let rendered = if plain { Rendered::plain(&post.body) } else { text::render(&post.body) };
+    let status = post.kind == PostKind::Status;
+    let rendered = if status { Rendered::plain(&post.body) } else { text::render(&post.body) };
     let whole = post.turn.map_or_else(|| "the ledger".to_owned(), |turn| format!("`cofferdam turns show {turn}`"));
     let pieces = text::split(&rendered, text::CHUNKS_MAX, Whole(&whole));
     let index = usize::try_from(post.sent_pieces).unwrap_or(usize::MAX);
     let Some(piece) = pieces.get(index) else { return Delivery::Sent { message: None, more: false } };
     let more = index + 1 < pieces.len();
     let mut body = piece.clone();
+    if post.plain {
+        // The same pieces without their formatting: another text would be cut elsewhere, and lose or repeat some of it.
+        body.entities.clear();
+    }
     if post.maybe_repeated {
         let shift = MAYBE_REPEATED.encode_utf16().count();
         // A piece that leaves no room for the mark is sent without it rather than not at all.
@@ -85,9 +89,7 @@ fn delivery(result: SendResult, more: bool) -> Delivery {
     match result {
         SendResult::Sent { message_id } => Delivery::Sent { message: Some(message_id), more },
         SendResult::Done | SendResult::NotModified => Delivery::Sent { message: None, more },
-        SendResult::Retry { after: Some(after), .. } => {
-            Delivery::Later(u64::try_from(after.as_millis()).unwrap_or(u64::MAX))
-        }
+        SendResult::Retry { after: Some(after), .. } => Delivery::Later(millis(after)),
         SendResult::Retry { after: None, why } => Delivery::Failed(why),
         SendResult::Uncertain { why } => Delivery::Uncertain(why),
         SendResult::EntitiesRejected { why } => Delivery::Unformatted(why),
@@ -99,9 +101,18 @@ fn delivery(result: SendResult, more: bool) -> Delivery {
 /// Changes a status message or shows typing: a loss is no matter, so nobody waits for it longer than this.
 pub(super) const FLEETING: Duration = Duration::from_secs(10);
 
-/// Performs something whose loss is no matter.
-pub(super) async fn fleeting(bot: Bot, request: Request) {
-    if tokio::time::timeout(FLEETING, leaf::perform(&bot, &request)).await.is_err() {
-        tracing::debug!(bot = %bot.name(), "a status change was lost");
+/// Performs something whose loss is no matter. The pause that the server wants in answer is told, in milliseconds.
+pub(super) async fn fleeting(bot: Bot, request: Request) -> Option<u64> {
+    match tokio::time::timeout(FLEETING, leaf::perform(&bot, &request)).await {
+        Ok(SendResult::Retry { after, .. }) => after.map(millis),
+        Ok(_) => None,
+        Err(_) => {
+            tracing::debug!(bot = %bot.name(), "a status change was lost");
+            None
+        }
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -6,8 +6,8 @@ use crate::machine::words::{Input, Linked};
 use crate::process::signal::Handle;
 use crate::process::spawn::{self, WorkerSpec};
 use crate::process::{adopt, sweep};
-use protocol::hello::Accord;
-use protocol::{AgentName, FromWorker, Incarnation, Text, ToWorker};
+use protocol::hello::{Accord, Hello};
+use protocol::{AgentName, FromWorker, Incarnation, Text, ToWorker, version};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -53,7 +53,7 @@ impl Daemon {
             let listening = tokio::time::timeout(LISTEN_WITHIN, running.listening).await;
             drop(permit);
             let word = match listening {
-                Ok(Ok(())) => dialled(&target(&config, agent, incarnation), None).await,
+                Ok(Ok(())) => of_our_release(dialled(&target(&config, agent, incarnation), None).await),
                 Ok(Err(why)) => Word::Input(Input::LinkFailed(agent, incarnation, why)),
                 Err(_) => {
                     let why = format!("it did not listen within {LISTEN_WITHIN:?}");
@@ -159,6 +159,23 @@ impl Daemon {
             }
             Happened::Said(word) => self.handle(Input::Said(agent, incarnation, word)),
         }
+    }
+}
+
+/// A worker that we have just started will never be ready if it is of another protocol: only an old one may drain.
+fn of_our_release(word: Word) -> Word {
+    match word {
+        Word::Dialled(dialled, _) if dialled.accord == Accord::DrainOnly => {
+            let Hello { agent, incarnation, protocol: theirs, build, .. } = dialled.hello;
+            let why = format!(
+                "the worker that was started is of release {build} (protocol {theirs}), this supervisor is of {} \
+                 (protocol {}): install both of one release",
+                version::BUILD,
+                version::PROTOCOL
+            );
+            Word::Input(Input::LinkFailed(agent, incarnation, why))
+        }
+        Word::Dialled(..) | Word::Input(_) | Word::Spawned(..) | Word::Reloaded(..) => word,
     }
 }
 

@@ -55,6 +55,7 @@ impl Machine {
             Input::Update(..)
             | Input::Polling(..)
             | Input::Delivered(..)
+            | Input::Flooded(..)
             | Input::Asked(..)
             | Input::CallerGone(_)
             | Input::Recalled(..)
@@ -163,7 +164,7 @@ impl Machine {
             }
             FromWorker::Progress(progress) => self.progress(now, name, &progress, effects),
             FromWorker::Delta(delta) => self.delta(name, &delta, effects),
-            FromWorker::Steered(s) => self.steered(now, name, s, effects),
+            FromWorker::Steered(s) => self.steered(now, name, &s, effects),
             FromWorker::Note(text) => {
                 let text = protocol::text::clip(&text, 2_000).to_owned();
                 Self::event(now, Some(name), None, format!("note: {text}"), effects);
@@ -267,7 +268,7 @@ impl Machine {
             let never = swept.journal.is_some() && begun.is_none_or(|standing| !standing.prompted);
             let mut end = Finished::new(attempt, TurnId(0), Outcome::Failed(class));
             end.replay_safe = never;
-            end.detail = if never { "the prompt had not reached Codex".to_owned() } else { exit.clone() };
+            end.detail = if never { format!("{exit}\nthe prompt had not reached Codex") } else { exit.clone() };
             self.lost(now, end, effects);
         }
     }

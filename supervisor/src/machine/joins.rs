@@ -55,8 +55,8 @@ impl Machine {
     }
 
     /// Whether an offered text was taken.
-    pub(super) fn steered(&mut self, now: Now, name: &AgentName, steered: Steered, effects: &mut Vec<Effect>) {
-        let Steered { turn: id, attempt, taken } = steered;
+    pub(super) fn steered(&mut self, now: Now, name: &AgentName, steered: &Steered, effects: &mut Vec<Effect>) {
+        let Steered { turn: id, attempt, taken } = *steered;
         let into = self.turn_of(attempt, name).map(|turn| (turn.new.id, turn.new.conversation.clone()));
         let offered = |turn: &&mut Turn| turn.of(name) && turn.stage == Stage::Offered;
         let Some(turn) = self.turns.get_mut(&id).filter(offered) else { return };

@@ -183,7 +183,7 @@ impl Machine {
     /// Takes an input. The effects stand in the order in which they are to be performed.
     pub fn handle(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
         if self.going == Going::Gone {
-            return Self::too_late(input, effects);
+            return Self::too_late(&input, effects);
         }
         self.forgive_our_sleep(now);
         match input {
@@ -195,6 +195,7 @@ impl Machine {
             }
             Input::Polling(bot, health) => self.polling(now, &bot, health, effects),
             Input::Delivered(post, delivery) => self.delivered(now, post, delivery, effects),
+            Input::Flooded(bot, ms) => self.outbox.flooded(now, &bot, ms),
             Input::Asked(caller, request) => self.asked(now, caller, request, effects),
             Input::CallerGone(caller) => self.caller_gone(caller),
             Input::Recalled(asker, turn) => self.recalled(now, asker, turn.map(|t| *t), effects),
@@ -219,10 +220,10 @@ impl Machine {
     }
 
     /// We are gone: what comes now is for the next supervisor. Nothing of it is taken, so nothing of it is lost.
-    fn too_late(input: Input, effects: &mut Vec<Effect>) {
+    fn too_late(input: &Input, effects: &mut Vec<Effect>) {
         if let Input::Asked(caller, _) | Input::Recalled(Asker::Caller(caller, _), _) = input {
             let why = "cofferdam ends; ask again after its next start".to_owned();
-            effects.push(Effect::Reply(caller, Reply::Refused(Refused { kind: RefusedKind::Later, why })));
+            effects.push(Effect::Reply(*caller, Reply::Refused(Refused { kind: RefusedKind::Later, why })));
         }
     }
 
@@ -239,7 +240,7 @@ impl Machine {
         let late = self.due.map_or(0, |due| now.tick.saturating_sub(due));
         if late >= SLEPT_MS {
             for agent in self.agents.values_mut() {
-                agent.heard_at += late;
+                agent.heard_at += late + SLEPT_MS;
             }
         }
     }

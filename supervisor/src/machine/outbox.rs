@@ -59,9 +59,13 @@ pub struct Ended {
 }
 
 impl Outbox {
+    /// Without posts; `last` is the largest number given so far.
+    pub fn after(last: u64) -> Self {
+        Self { last, ..Self::default() }
+    }
+
     /// What the ledger remembers. Posts that were in flight when we ended may have arrived.
-    pub fn recover(&mut self, now: Now, last: u64, posts: Vec<OpenPost>) {
-        self.last = last;
+    pub fn recover(&mut self, now: Now, posts: Vec<OpenPost>) {
         for open in posts {
             if open.message.is_none() {
                 let not_before = now.tick + open.not_before.saturating_sub(now.wall).min(LATER_MAX_MS);
@@ -74,6 +78,31 @@ impl Outbox {
                 self.posts.insert(waiting.post.id, waiting);
             }
         }
+        self.doubt(now.tick);
+    }
+
+    /// What was due when the last supervisor ended may have been sent, and it did not live to write that down. In each
+    /// chat that is the first post, and the first status message: whatever is behind them had to wait.
+    fn doubt(&mut self, tick: u64) {
+        let mut first: BTreeSet<(Chat, bool)> = BTreeSet::new();
+        let due: BTreeSet<PostId> =
+            self.posts.values().filter(|w| self.not_before(w) <= tick).map(|w| w.post.id).collect();
+        for waiting in self.posts.values_mut() {
+            let post = &mut waiting.post;
+            let first = first.insert((post.to.clone(), post.kind == PostKind::Status));
+            post.maybe_repeated |= first && due.contains(&post.id);
+        }
+    }
+
+    /// The server wants a pause of the bot, in answer to something that is no post.
+    pub fn flooded(&mut self, now: Now, bot: &str, ms: u64) {
+        let until = self.paused.entry(bot.to_owned()).or_default();
+        *until = (now.tick + ms.min(LATER_MAX_MS)).max(*until);
+    }
+
+    /// Whether the bot has to pause.
+    pub fn is_paused(&self, bot: &str, tick: u64) -> bool {
+        self.paused.get(bot).is_some_and(|until| *until > tick)
     }
 
     /// Makes a post; its record commits before it is delivered.
@@ -356,5 +385,54 @@ mod tests {
             }
             tick = outbox.deadline().unwrap();
         }
+    }
+
+    fn open_post(id: u64, to: i64, kind: PostKind, not_before: u64) -> OpenPost {
+        let Draft { turn, kind, to, reply_to, edits, body } = draft("b", to, kind);
+        let post = Post {
+            id: PostId(id),
+            turn,
+            kind,
+            to,
+            reply_to,
+            edits,
+            body,
+            sent_pieces: 0,
+            tries: 1,
+            maybe_repeated: false,
+            plain: false,
+            at: 0,
+        };
+        OpenPost { post, not_before, message: None }
+    }
+
+    #[test]
+    fn after_a_restart_only_what_can_have_been_on_its_way_is_in_doubt() {
+        let (mut outbox, mut effects) = (Outbox::default(), Vec::new());
+        let posts = vec![
+            open_post(1, 1, PostKind::Status, 0),
+            open_post(2, 1, PostKind::Final, 0),
+            open_post(3, 1, PostKind::Final, 0),
+            open_post(4, 2, PostKind::Final, at(500).wall),
+            open_post(5, 2, PostKind::Final, 0),
+        ];
+        outbox.recover(at(0), posts);
+        let doubts: Vec<u64> = outbox.posts.values().filter(|w| w.post.maybe_repeated).map(|w| w.post.id.0).collect();
+        assert_eq!(doubts, [1, 2], "a status may have gone before the end was made; 4 had to wait, and 5 behind it");
+        outbox.pump(at(0), &mut effects);
+        assert_eq!(sent(&mut effects), [2]);
+    }
+
+    #[test]
+    fn a_pause_may_come_in_answer_to_anything() {
+        let (mut outbox, mut effects) = (Outbox::default(), Vec::new());
+        outbox.flooded(at(0), "b", 3_000);
+        outbox.flooded(at(0), "b", 1_000);
+        outbox.post(at(0), draft("b", 1, PostKind::Final), &mut effects);
+        outbox.pump(at(2_999), &mut effects);
+        assert_eq!(sent(&mut effects), [] as [u64; 0]);
+        assert!(outbox.is_paused("b", 2_999) && !outbox.is_paused("b", 3_000) && !outbox.is_paused("c", 0));
+        outbox.pump(at(outbox.deadline().unwrap()), &mut effects);
+        assert_eq!(sent(&mut effects), [1]);
     }
 }

@@ -25,7 +25,7 @@ impl Machine {
             attempts: BTreeMap::new(),
             threads: BTreeMap::new(),
             admission: super::Admission::default(),
-            outbox: Outbox::default(),
+            outbox: Outbox::after(memory.last.post),
             bots: BTreeMap::new(),
             callers: BTreeMap::new(),
             going: Going::Staying,
@@ -63,7 +63,7 @@ impl Machine {
         for open in memory.turns {
             machine.remember_turn(now, open, &mut effects);
         }
-        machine.remember_posts(now, memory.last.post, memory.posts, &mut effects);
+        machine.remember_posts(now, memory.posts, &mut effects);
         machine.tell_stranded(now, memory.stranded, &mut effects);
         machine.look_for_workers(now, &mut effects);
         let bots: Vec<String> = machine.setup.bots.keys().cloned().collect();
@@ -113,14 +113,14 @@ impl Machine {
         }
     }
 
-    fn remember_posts(&mut self, now: Now, last: u64, mut posts: Vec<OpenPost>, effects: &mut Vec<Effect>) {
+    fn remember_posts(&mut self, now: Now, mut posts: Vec<OpenPost>, effects: &mut Vec<Effect>) {
         posts.retain(|open| {
             let stale = open.post.kind == PostKind::Status
                 && open.message.is_none()
                 && open.post.turn.is_none_or(|id| !self.turns.contains_key(&id));
             if stale {
-                let state = PostState::Dead("its turn is over".into());
-                effects.push(Effect::Record(Record::PostState(open.post.id, state, now.wall)));
+                let dead = PostState::Dead("its turn is over".into());
+                effects.push(Effect::Record(Record::PostState(open.post.id, dead, now.wall)));
             }
             !stale
         });
@@ -130,11 +130,8 @@ impl Machine {
                 turn.status.message = open.message;
                 turn.status.post = open.message.is_none().then_some(open.post.id);
             }
-            // It was due: the last supervisor may have sent it and not lived to write that down.
-            let was_due = open.not_before <= now.wall;
-            open.post.maybe_repeated |= was_due && open.message.is_none();
         }
-        self.outbox.recover(now, last, posts);
+        self.outbox.recover(now, posts);
     }
 
     /// Commands that were taken and not carried out when the last supervisor ended.

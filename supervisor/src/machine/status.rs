@@ -129,7 +129,9 @@ impl Machine {
         if turn.status.typing_at <= now.tick {
             // Without a sign of life the next look is as far away: a silent worker must not keep us awake.
             turn.status.typing_at = now.tick + TYPING_EVERY_MS;
-            if let (true, Source::Telegram(from)) = (alive, &turn.new.source) {
+            if let (true, Source::Telegram(from)) = (alive, &turn.new.source)
+                && !self.outbox.is_paused(&from.chat.bot, now.tick)
+            {
                 effects.push(Effect::Typing(from.chat.clone()));
             }
         }
@@ -150,6 +152,7 @@ impl Machine {
         turn.status.edit_at = now.tick + EDIT_PAUSE_MS;
         if turn.status.shown != text
             && let Source::Telegram(from) = &turn.new.source
+            && !self.outbox.is_paused(&from.chat.bot, now.tick)
         {
             effects.push(Effect::EditStatus { chat: from.chat.clone(), message, text: text.clone() });
             turn.status.shown = text;

@@ -29,6 +29,8 @@ pub enum Input {
     Polling(String, Result<(), String>),
     /// What became of a piece of a post.
     Delivered(PostId, Delivery),
+    /// The server wants this bot to pause for so many milliseconds, in answer to something that is no post.
+    Flooded(String, u64),
     /// The command line asks. A long text has been read from its file.
     Asked(CallerId, Request),
     /// The command line is gone.

@@ -94,8 +94,8 @@ fn ails_alone(world: &World, why: &str) {
 
 #[test]
 fn a_worker_that_exits_at_once_is_given_up() {
-    let world = with_bad_worker("echo broken >&2; exit 3", |_| ());
-    ails_alone(&world, "3");
+    let world = with_bad_worker("echo broken >&2; exec >&-; exit 3", |_| ());
+    ails_alone(&world, "log/worker.stderr");
     let started = world.cli(&["start", "bad"]);
     assert_eq!(started.code, 1, "{started:?}");
     assert!(started.stderr.contains("cofferdam logs bad"), "{started:?}");
@@ -217,7 +217,7 @@ fn a_worker_of_another_protocol_is_told_apart() {
         say(stream, &FromWorker::Hello(Hello { protocol: 9999, ..hello("bad", run) }));
         listen(stream);
     });
-    ails_alone(&world, "protocol");
+    ails_alone(&world, "(protocol 9999)");
     world.shut_down();
 }
 

@@ -3,7 +3,7 @@
 use super::source::Tree;
 
 /// Every name at the top that has no dot before it.
-const TOP: [&str; 10] = [
+pub(super) const TOP: [&str; 10] = [
     "CHANGELOG.md",
     "Cargo.lock",
     "Cargo.toml",

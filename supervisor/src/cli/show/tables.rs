@@ -167,8 +167,18 @@ pub(crate) fn health(health: &Health, look: &Look) -> String {
         listing.row([plain(channel), plain(count(*waiting)), (state.clone(), Some(tone))]);
     }
     picture.push_str(&listing.draw());
+    for ChannelRow { channel, state, .. } in &health.channels {
+        // What a row has no room for names the remedy.
+        if state.chars().count() > STATE_CHARACTERS_MAX {
+            let text = wrap(&one_line(state, TROUBLE_CHARACTERS_MAX * 2), look.width, "  ");
+            picture.extend(["\n", &look.paint(Tone::Bad, channel), "\n", &text]);
+        }
+    }
     picture
 }
+
+/// Longest state of a channel that its row has room for, in characters, at a width of 80 and with a long name.
+const STATE_CHARACTERS_MAX: usize = 45;
 
 /// The tone of a turn's state.
 pub(super) fn tone_of_turn(state: &str) -> Tone {
@@ -250,6 +260,16 @@ mod tests {
     #[test]
     fn health_at_a_glance() {
         insta::assert_snapshot!(fits(health(&samples::health(), &samples::look())));
+    }
+
+    #[test]
+    fn a_fault_that_does_not_fit_its_row_is_told_in_full() {
+        let mut ailing = samples::health();
+        for channel in &mut ailing.channels {
+            channel.state = "the token was refused: Unauthorized: check token_file or token_env, then reload".into();
+        }
+        let shown = fits(health(&ailing, &samples::look()));
+        assert!(shown.ends_with("reload\n"), "{shown}");
     }
 
     #[test]
