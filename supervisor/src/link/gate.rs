@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 pub const NEWS_AT_ONCE_MAX: usize = 8;
 
 /// What one session may cost within [`WINDOW_MS`] before its reading pauses until the window ends: 1 a frame and 1 for
-/// each further [`COST_BYTES`]. That is 2,000 frames or 16 MiB a second: more than any turn says, and a small part of
+/// each further `COST_BYTES`. That is 2,000 frames or 16 MiB a second: more than any turn says, and a small part of
 /// what the daemon can take.
 pub const COST_PER_WINDOW_MAX: u32 = 512;
 

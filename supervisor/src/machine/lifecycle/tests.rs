@@ -1,5 +1,11 @@
 //! Tests of one worker's life: tables of the named cases, then what must hold whatever happens.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    clippy::struct_field_names,
+    reason = "a question about one case is not about those to come; a life has a life"
+)]
+
 use super::*;
 use crate::machine::restart::ENDS_MAX;
 use crate::machine::words::Linked;

@@ -285,7 +285,7 @@ impl Model {
             .filter(|(_, id, end, _)| **end == TurnEnd::Joined(into) && *id > into)
             .collect();
         texts.sort_by_key(|(at, id, _, _)| (*at, *id));
-        texts.into_iter().map(|(_, _, _, prompt)| format!("{JOINT}{prompt}")).collect()
+        texts.into_iter().flat_map(|(_, _, _, prompt)| [JOINT, prompt.as_str()]).collect()
     }
 }
 
