@@ -44,7 +44,7 @@ const CASES: &[Case] = &[
 #[test]
 fn every_failure_of_a_provider_has_one_class() {
     let world = both("max_turns = 6", NO_RETRIES).start();
-    let send = |agent: &'static str, (i, case): (usize, &'static Case)| {
+    let send = |agent, (i, case): (usize, &'static Case)| {
         (agent, case, Sending::new(&world, agent, &format!("c{i}"), case.marker))
     };
     let all: Vec<_> = AGENTS.iter().flat_map(|agent| CASES.iter().enumerate().map(|at| send(*agent, at))).collect();
