@@ -23,9 +23,7 @@ fn pair(runtime: &str, lines: &str) -> World {
 
 fn code(world: &World, arguments: &[&str]) -> i32 {
     let ran = world.cli(arguments);
-    if ran.code != 0 {
-        panic!("{arguments:?}: {ran:?}\n{}", world.story());
-    }
+    assert!(ran.code == 0, "{arguments:?}: {ran:?}\n{}", world.story());
     ran.code
 }
 

@@ -91,7 +91,7 @@ impl Ledger {
                 let open = OpenPost { post, not_before: 0, message: None };
                 assert!(self.posts.insert(id, OldPost { open, end: None }).is_none());
             }
-            Record::PostState(id, state, _) => self.post_state(id, state),
+            Record::PostState(id, state, _) => self.post_state(id, &state),
             Record::Wanted(name, up) => drop(self.wanted.insert(name, up)),
             Record::Incarnation(_, incarnation, _) => {
                 assert!(self.incarnations.insert(incarnation.0), "run {incarnation} is given twice");
@@ -115,10 +115,10 @@ impl Ledger {
         assert!(self.attempts.insert(new.id, (new, None)).is_none());
     }
 
-    fn post_state(&mut self, id: PostId, state: PostState) {
+    fn post_state(&mut self, id: PostId, state: &PostState) {
         let OldPost { open, end } = self.posts.get_mut(&id).expect("the post of a state");
         assert_eq!(*end, None, "post {id} ends twice");
-        match state {
+        match *state {
             PostState::Waiting { not_before, sent_pieces, tries, maybe_repeated, plain, .. } => {
                 open.not_before = not_before;
                 (open.post.sent_pieces, open.post.tries) = (sent_pieces, tries);

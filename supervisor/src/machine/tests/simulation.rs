@@ -31,7 +31,7 @@ impl Dice {
 
 impl Dice {
     fn word(&mut self, from: &[&'static str]) -> &'static str {
-        *self.pick(from)
+        self.pick::<&str>(from)
     }
 }
 
@@ -348,7 +348,9 @@ fn day(steps: &[(u8, u8)], with_a: bool) -> Vec<String> {
                 2 => world.places.get_mut(&a).unwrap().stopped = true,
                 3 => drop(world.broken.insert(a)),
                 4 => (0..6).for_each(|_| world.write("abot", FRIEND, "flood")),
-                5 => (0..6).for_each(|n| drop(world.send("a", &n.to_string(), "flood"))),
+                5 => (0..6).for_each(|n| {
+                    let _sent = world.send("a", &n.to_string(), "flood");
+                }),
                 6 => drop(world.ask(Request::Agents(Verb::Kill, vec![a]))),
                 _ => drop(world.ask(Request::Agents(Verb::Restart, vec![a]))),
             }
