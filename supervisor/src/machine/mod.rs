@@ -252,7 +252,7 @@ impl Machine {
         self.show_status(now, effects);
         self.outbox.pump(now, effects);
         self.note_states(now);
-        self.end_if_done(effects);
+        self.end_if_done(now, effects);
     }
 
     /// When [`Input::Timeout`] is due, and why. A tick.

@@ -236,10 +236,12 @@ impl Machine {
     }
 
     /// Once every worker is at rest the supervisor leaves.
-    pub(super) fn end_if_done(&mut self, effects: &mut Vec<Effect>) {
+    pub(super) fn end_if_done(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let resting = |agent: &Agent| matches!(agent.life.state(), State::Down | State::Failed);
         if self.going == Going::Ending && self.agents.values().all(resting) {
             self.going = Going::Gone;
+            // Its commit keeps these last answers behind all that was said before.
+            Self::event(now, None, None, "every worker is at rest; leaving", effects);
             for (caller, waits) in std::mem::take(&mut self.callers) {
                 let refused = |why| Reply::Refused(Refused { kind: RefusedKind::Later, why });
                 let last = match waits {
