@@ -86,6 +86,8 @@ struct Agent {
     killed: bool,
     /// Start it again once it is down.
     restart: bool,
+    /// Something of it does not end, although it was killed or is not ours to kill.
+    stuck: bool,
     /// Not in the configuration any more: forget it once it is down.
     removed: bool,
 }

@@ -560,7 +560,10 @@ impl World {
         }
         for (attempt, id) in &machine.attempts {
             let runs = machine.turns.get(id).map(|t| &t.stage);
-            assert!(matches!(runs, Some(Stage::Running { attempt: a, .. }) if a == attempt), "{attempt} after {after:?}");
+            assert!(
+                matches!(runs, Some(Stage::Running { attempt: a, .. }) if a == attempt),
+                "{attempt} after {after:?}"
+            );
         }
         for (name, agent) in &machine.agents {
             for (lane, turns) in &agent.lanes {
