@@ -110,6 +110,7 @@ impl Machine {
                 self.last.incarnation = self.last.incarnation.max(incarnation.0);
                 if let Some(agent) = self.agents.get_mut(&name) {
                     agent.heard_at = now.tick;
+                    agent.stuck = false;
                 }
                 effects.push(Effect::Record(Record::Incarnation(name.clone(), incarnation, now.wall)));
                 effects.push(Effect::Spawn(name, incarnation));
@@ -123,6 +124,7 @@ impl Machine {
             Act::Stuck(left) => {
                 let what = format!("{left} old process(es) do not end; nothing is started beside them");
                 let Some(agent) = self.agents.get_mut(&name) else { return };
+                agent.stuck = true;
                 agent.streak.worker(&what, now.wall);
                 // It is tried again every few seconds: told at the first time, the second, the fourth, and so on.
                 if agent.streak.worker_count().is_power_of_two() {
@@ -276,12 +278,16 @@ impl Machine {
     fn came_up(&mut self, name: &AgentName, effects: &mut Vec<Effect>) {
         if let Some(agent) = self.agents.get_mut(name) {
             agent.killed = false;
+            agent.stuck = false;
             agent.restart = false;
         }
         self.agent_reached(name, true, effects);
     }
 
     fn at_rest(&mut self, now: Now, name: &AgentName, gave_up: bool, effects: &mut Vec<Effect>) {
+        if let Some(agent) = self.agents.get_mut(name) {
+            agent.stuck = false;
+        }
         if gave_up {
             let exit = self.agents.get(name).map(|a| a.exit.clone()).unwrap_or_default();
             let text = format!("its worker ended too often in a row; the last time: {exit}");

@@ -86,6 +86,8 @@ struct Agent {
     killed: bool,
     /// Start it again once it is down.
     restart: bool,
+    /// Something of it does not end, although it was killed or is not ours to kill.
+    stuck: bool,
     /// Not in the configuration any more: forget it once it is down.
     removed: bool,
 }
@@ -253,7 +255,7 @@ impl Machine {
         self.show_status(now, effects);
         self.outbox.pump(now, effects);
         self.note_states(now);
-        self.end_if_done(effects);
+        self.end_if_done(now, effects);
     }
 
     /// When [`Input::Timeout`] is due, and why. A tick.

@@ -235,22 +235,37 @@ impl Machine {
         }
     }
 
-    /// Once every worker is at rest the supervisor leaves.
-    pub(super) fn end_if_done(&mut self, effects: &mut Vec<Effect>) {
-        let resting = |agent: &Agent| matches!(agent.life.state(), State::Down | State::Failed);
-        if self.going == Going::Ending && self.agents.values().all(resting) {
-            self.going = Going::Gone;
-            for (caller, waits) in std::mem::take(&mut self.callers) {
-                let refused = |why| Reply::Refused(Refused { kind: RefusedKind::Later, why });
-                let last = match waits {
-                    Caller::Shutdown => Reply::Done,
-                    Caller::Turn(id) => refused(format!("cofferdam ends; turn {id} waits for its next start")),
-                    Caller::Agents { .. } => refused("cofferdam ends".into()),
-                };
-                effects.push(Effect::Reply(caller, last));
-            }
-            effects.push(Effect::Exit);
+    /// Once every worker is at rest the supervisor leaves. It does not wait for what does not end.
+    pub(super) fn end_if_done(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let rests = |agent: &Agent| agent.stuck || matches!(agent.life.state(), State::Down | State::Failed);
+        if self.going != Going::Ending || !self.agents.values().all(rests) {
+            return;
         }
+        self.going = Going::Gone;
+        let left: Vec<&str> = self.agents.iter().filter(|(_, a)| a.stuck).map(|(name, _)| name.as_str()).collect();
+        let left = left.join(", ");
+        // Its commit keeps these last answers behind all that was said before.
+        let what = if left.is_empty() {
+            "every worker is at rest; leaving".into()
+        } else {
+            format!("leaving; {left} does not end")
+        };
+        Self::event(now, None, None, what, effects);
+        for (caller, waits) in std::mem::take(&mut self.callers) {
+            let refused = |kind, why| Reply::Refused(Refused { kind, why });
+            let last = match waits {
+                Caller::Shutdown if left.is_empty() => Reply::Done,
+                Caller::Shutdown => {
+                    refused(RefusedKind::Failed, format!("processes of {left} do not end and are left"))
+                }
+                Caller::Turn(id) => {
+                    refused(RefusedKind::Later, format!("cofferdam ends; turn {id} waits for its next start"))
+                }
+                Caller::Agents { .. } => refused(RefusedKind::Later, "cofferdam ends".into()),
+            };
+            effects.push(Effect::Reply(caller, last));
+        }
+        effects.push(Effect::Exit);
     }
 
     pub(super) fn note_states(&mut self, now: Now) {
@@ -277,6 +292,7 @@ impl Agent {
             exit: String::new(),
             killed: false,
             restart: false,
+            stuck: false,
             removed: false,
         }
     }

@@ -142,10 +142,10 @@ impl World {
     /// Gives the machine an input and looks whether it still keeps its promises.
     pub fn give(&mut self, input: Input) {
         let mut effects = Vec::new();
-        let words = format!("{input:?}");
+        let after = input.clone();
         self.machine.handle(self.now(), input, &mut effects);
         self.queue(effects);
-        self.check(&words);
+        self.check(&after);
     }
 
     /// As the daemon does it.
@@ -436,7 +436,7 @@ impl World {
         let (machine, first) = Machine::recover(self.now(), self.setup.clone(), self.ledger.memory(), self.tick);
         self.machine = machine;
         self.queue(first);
-        self.check("recovery");
+        self.check(&"recovery");
         // The next supervisor waits for exits of adopted processes by their pid: one that dies unseen is not dialled.
         for at in 0..self.channel.len() {
             if !self.channel[at].1 {
@@ -528,29 +528,29 @@ impl World {
     }
 
     /// What must hold after every input.
-    pub fn check(&self, after: &str) {
+    pub fn check(&self, after: &dyn std::fmt::Debug) {
         let machine = &self.machine;
         if machine.going == Going::Gone {
             return;
         }
         for (id, turn) in &machine.turns {
             let agent = &turn.new.conversation.agent;
-            let agent = machine.agents.get(agent).unwrap_or_else(|| panic!("turn {id} is nobody's after {after}"));
+            let agent = machine.agents.get(agent).unwrap_or_else(|| panic!("turn {id} is nobody's after {after:?}"));
             let lane = agent.lanes.get(&turn.new.conversation.name);
             let place = lane.and_then(|lane| lane.iter().position(|waiting| waiting == id));
-            let place = place.unwrap_or_else(|| panic!("turn {id} is in no lane after {after}"));
+            let place = place.unwrap_or_else(|| panic!("turn {id} is in no lane after {after:?}"));
             match &turn.stage {
                 Stage::Running { attempt, .. } => {
-                    assert_eq!(place, 0, "turn {id} runs out of its order after {after}");
-                    assert_eq!(machine.attempts.get(attempt), Some(id), "after {after}");
+                    assert_eq!(place, 0, "turn {id} runs out of its order after {after:?}");
+                    assert_eq!(machine.attempts.get(attempt), Some(id), "after {after:?}");
                     // Somebody owns it: a worker, or what will become one.
                     let state = agent.life.state();
-                    assert!(!matches!(state, State::Down | State::Failed), "turn {id} runs on nobody after {after}");
+                    assert!(!matches!(state, State::Down | State::Failed), "turn {id} runs on nobody after {after:?}");
                 }
-                Stage::Pausing { .. } => assert_eq!(place, 0, "after {after}"),
+                Stage::Pausing { .. } => assert_eq!(place, 0, "after {after:?}"),
                 Stage::Offered => {
                     let head = lane.and_then(|lane| lane.front()).and_then(|head| machine.turns.get(head));
-                    assert!(head.is_some_and(|head| place > 0 && head.stage != Stage::Offered), "after {after}");
+                    assert!(head.is_some_and(|head| place > 0 && head.stage != Stage::Offered), "after {after:?}");
                 }
                 Stage::Queued => {}
             }
@@ -560,32 +560,35 @@ impl World {
         }
         for (attempt, id) in &machine.attempts {
             let runs = machine.turns.get(id).map(|t| &t.stage);
-            assert!(matches!(runs, Some(Stage::Running { attempt: a, .. }) if a == attempt), "{attempt} after {after}");
+            assert!(
+                matches!(runs, Some(Stage::Running { attempt: a, .. }) if a == attempt),
+                "{attempt} after {after:?}"
+            );
         }
         for (name, agent) in &machine.agents {
             for (lane, turns) in &agent.lanes {
-                assert!(!turns.is_empty(), "lane {lane} of {name} is empty after {after}");
-                assert!(turns.iter().all(|id| machine.turns.contains_key(id)), "{lane} of {name} after {after}");
+                assert!(!turns.is_empty(), "lane {lane} of {name} is empty after {after:?}");
+                assert!(turns.iter().all(|id| machine.turns.contains_key(id)), "{lane} of {name} after {after:?}");
                 assert!(
                     turns.iter().zip(turns.iter().skip(1)).all(|(x, y)| x < y),
-                    "the order of {lane} after {after}"
+                    "the order of {lane} after {after:?}"
                 );
             }
             if matches!(agent.life.state(), State::Failed) {
-                assert!(agent.lanes.is_empty(), "turns wait for {name}, which has failed, after {after}");
+                assert!(agent.lanes.is_empty(), "turns wait for {name}, which has failed, after {after:?}");
             }
         }
         for (caller, waits) in &machine.callers {
             match waits {
                 Caller::Turn(id) => {
                     let turn = machine.turns.get(id);
-                    assert!(turn.is_some_and(|turn| turn.callers.contains(caller)), "{caller:?} after {after}");
+                    assert!(turn.is_some_and(|turn| turn.callers.contains(caller)), "{caller:?} after {after:?}");
                 }
                 Caller::Agents { verb, pending, .. } => {
                     for name in pending {
-                        let Some(agent) = machine.agents.get(name) else { panic!("{verb:?} {name} after {after}") };
+                        let Some(agent) = machine.agents.get(name) else { panic!("{verb:?} {name} after {after:?}") };
                         let rests = matches!(agent.life.state(), State::Down | State::Failed);
-                        assert!(!rests, "{verb:?} of {name} waits at rest after {after}");
+                        assert!(!rests, "{verb:?} of {name} waits at rest after {after:?}");
                     }
                 }
                 Caller::Shutdown => assert_eq!(machine.going, Going::Ending),
