@@ -77,8 +77,6 @@ impl Machine {
                 }
             }
             Err(why) => {
-                let event = SendEvent::Refused { reason: why.clone() };
-                effects.push(Effect::Reply(caller, Reply::Event(event)));
                 let known = self.agents.get(&send.agent).is_some_and(|agent| !agent.removed);
                 refuse(caller, if known { RefusedKind::Later } else { RefusedKind::Failed }, why, effects);
             }

@@ -88,8 +88,7 @@ fn a_full_queue_says_so() {
     let caller = world.send("a", "x", "one more");
     world.settle();
     let why = "queue full: 4 waiting".to_owned();
-    let refused = Refused { kind: RefusedKind::Later, why: why.clone() };
-    assert_eq!(world.replies[&caller], [Reply::Event(SendEvent::Refused { reason: why }), Reply::Refused(refused)]);
+    assert_eq!(world.replies[&caller], [Reply::Refused(Refused { kind: RefusedKind::Later, why })], "said once");
     world.write("abot", FRIEND, "one more");
     assert_eq!(world.arrive()[0].body, "Not taken: queue full: 4 waiting.");
     let other = world.send("b", "x", "go");
