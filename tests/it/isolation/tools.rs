@@ -19,7 +19,11 @@ fn a_tool_sees_its_own_agent_alone(runtime: &str) {
     let (state, work) = (world.state(), world.workspace("a"));
     // The command line in the hands of a tool: the configuration is masked, so it brings its own.
     let config = work.join("own.toml");
-    fs::write(&config, fs::read_to_string(world.config()).unwrap().replace("\"s\"", &format!("{state:?}"))).unwrap();
+    fs::write(
+        &config,
+        fs::read_to_string(world.config()).unwrap().replace("\"s\"", &format!("\"{}\"", state.display())),
+    )
+    .unwrap();
     let ask = format!("{} --config {} ps", binaries().supervisor.display(), config.display());
     let script = work.join("look.sh");
     let look = format!(
