@@ -111,18 +111,39 @@ pub(crate) fn codex_pid(world: &World, agent: &str) -> u32 {
     until(&format!("a Codex of {agent}"), LIMIT, || world.story(), look)
 }
 
-/// Waits until no process of the world holds `mark` in its command line or environment.
-pub(crate) fn gone_within(world: &World, limit: Duration, mark: &str) {
-    let left = || processes::marked(mark).into_iter().map(processes::command_line).collect::<Vec<_>>();
-    let story = || format!("left: {:?}\n{}", left(), world.story());
-    until(&format!("the end of all of {mark}"), limit, story, || left().is_empty().then_some(()));
-}
-
-/// A program that sleeps and that no environment is needed to recognise: its path is below the world's folder.
+/// A program that sleeps. It is a file of this world, so that those that run it are known whatever their environment says.
 pub(crate) fn napper(world: &World) -> PathBuf {
     let path = world.root().join("nap");
-    fs::copy("/bin/sleep", &path).unwrap();
+    if !path.exists() {
+        fs::copy("/bin/sleep", &path).unwrap();
+    }
     path
+}
+
+/// A prompt whose tool starts processes that leave it in every way, says so in the file `flag`, and stays. The first of them
+/// sleeps for 601 s, which is how the story of the turn knows it.
+pub(crate) fn restless(world: &World, flag: &Path) -> String {
+    let (nap, flag) = (napper(world).display().to_string(), flag.display());
+    format!(
+        "[[tool trap '' TERM INT HUP; setsid {nap} 601 & (setsid {nap} 602 &) ; (nohup {nap} 603 >/dev/null 2>&1 &) ; \
+         echo run > {flag}; {nap} 604]] work"
+    )
+}
+
+/// The processes of this world that run the [`napper`].
+pub(crate) fn nappers(world: &World) -> Vec<u32> {
+    let nap = napper(world);
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == nap)).collect()
+}
+
+/// Waits until nothing is left of a tool's processes and of those that Codex started.
+pub(crate) fn swept_within(world: &World, limit: Duration) {
+    let left = || [nappers(world), world.codex_processes()].concat();
+    let told = || left().into_iter().map(processes::command_line).collect::<Vec<_>>();
+    let story = || format!("left: {:?}\n{}", told(), world.story());
+    until("the end of all processes of the turn", limit, story, || left().is_empty().then_some(()));
 }
 
 /// Everything that an agent's rollouts say.

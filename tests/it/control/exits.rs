@@ -90,7 +90,7 @@ fn a_running_supervisor_is_reached_while_the_file_is_wrong() {
 fn failed_turns_and_unknown_things_are_1_and_a_full_queue_is_75() {
     let world = world().agent("a", "queue = \"queue\"\nqueue_max = 1").start();
     let code = |words: &[&str]| world.cli(words).code;
-    assert_eq!(code(&["send", "a", "[[400]] bad"]), 1);
+    assert_eq!(code(&["send", "a", "[[404]] bad"]), 1);
     assert_eq!(code(&["turns", "show", "99"]), 1);
     assert_eq!(code(&["retry", "99"]), 1);
     assert_eq!(code(&["send", "nobody", "x"]), 1);

@@ -18,7 +18,7 @@ fn words(text: &str) -> BTreeSet<&str> {
 fn eventful() -> (World, std::process::Child) {
     let world = world().agent("a", &format!("{}\nqueue = \"queue\"", on("codex"))).agent("b", &on("codex-cli")).start();
     assert_eq!(world.send("a", "c", "well")["outcome"], "completed");
-    assert_eq!(world.send("a", "c", "[[tool true]] [[400]] ill")["outcome"], "failed");
+    assert_eq!(world.send("a", "c", "[[tool true]] [[404]] ill")["outcome"], "failed");
     let running = world.sending("a", "c", "[[hold x]] runs");
     asked(&world, "runs", 1);
     post(&world, "a", "c", "waits");

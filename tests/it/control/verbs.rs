@@ -1,11 +1,10 @@
 //! `start`, `stop`, `restart`, `kill` of one agent. The others keep their processes.
 
-use crate::scenes::{appears, asked, ended, gone_within, napper, on, on_both_runtimes, post, story_of, world};
-use cofferdam_tests::processes::{command_line, is_alive, marked};
+use crate::scenes::{appears, asked, ended, is_end, nappers, on, on_both_runtimes, post, restless, story_of, world};
+use cofferdam_tests::processes::{command_line, is_alive};
 use cofferdam_tests::wait::{LIMIT, until};
 use cofferdam_tests::world::World;
 use std::fs;
-use std::time::Duration;
 
 on_both_runtimes!(
     stop_lets_the_turn_end_and_refuses_new_ones_with_words,
@@ -21,10 +20,9 @@ fn pair(runtime: &str, lines: &str) -> World {
     world().agent("a", &lines).agent("b", &lines).start()
 }
 
-fn code(world: &World, arguments: &[&str]) -> i32 {
+fn done(world: &World, arguments: &[&str]) {
     let ran = world.cli(arguments);
-    assert!(ran.code == 0, "{arguments:?}: {ran:?}\n{}", world.story());
-    ran.code
+    assert_eq!(ran.code, 0, "{arguments:?}: {ran:?}\n{}", world.story());
 }
 
 fn stop_lets_the_turn_end_and_refuses_new_ones_with_words(runtime: &str) {
@@ -46,12 +44,12 @@ fn stop_lets_the_turn_end_and_refuses_new_ones_with_words(runtime: &str) {
     assert_eq!((&row["state"], &row["wanted"], &row["pid"]), (&"down".into(), &"down".into(), &().into()), "{row}");
     assert!(!is_alive(a));
     assert_eq!(world.worker("b"), b);
-    code(&world, &["start", "a"]);
+    done(&world, &["start", "a"]);
     assert_eq!(world.send("a", "c", "back")["text"], "echo: back");
     // What is as it should be is no error.
-    code(&world, &["start", "a"]);
-    code(&world, &["stop", "a", "a"]);
-    code(&world, &["stop", "a"]);
+    done(&world, &["start", "a"]);
+    done(&world, &["stop", "a", "a"]);
+    done(&world, &["stop", "a"]);
     world.shut_down();
 }
 
@@ -60,7 +58,7 @@ fn stop_ends_what_outlasts_its_grace(runtime: &str) {
     let (a, b) = (world.worker("a"), world.worker("b"));
     let sending = world.sending("a", "c", "[[hold x]] endless");
     asked(&world, "endless", 1);
-    code(&world, &["stop", "a"]);
+    done(&world, &["stop", "a"]);
     let said = ended(&world, sending);
     let finished = said.event("finished");
     assert_eq!((said.code, &finished["class"]), (1, &"shutdown".into()), "{finished}\n{}", world.story());
@@ -99,19 +97,14 @@ fn restart_keeps_the_queue(runtime: &str) {
 fn kill_leaves_nothing(runtime: &str) {
     let world = pair(runtime, "queue = \"queue\"");
     let (a, b) = (world.worker("a"), world.worker("b"));
-    let nap = napper(&world).display().to_string();
     let flag = world.workspace("a").join("flag");
-    let script = format!(
-        "setsid {nap} 601 & (setsid {nap} 602 &); trap '' TERM INT HUP; echo run > {}; {nap} 603",
-        flag.display()
-    );
-    let sending = world.sending("a", "c", &format!("[[tool {script}]] work"));
+    let sending = world.sending("a", "c", &restless(&world, &flag));
     appears(&world, &flag);
+    until("the naps", LIMIT, || world.story(), || (nappers(&world).len() == 4).then_some(()));
     let waiting = post(&world, "a", "c", "waits");
-    assert!(marked(&nap).len() >= 3, "the tool has started its processes: {:?}", marked(&nap));
-    code(&world, &["kill", "a"]);
+    done(&world, &["kill", "a"]);
     // The command has returned: nothing is waited for.
-    let left: Vec<_> = marked(&nap).into_iter().map(command_line).collect();
+    let left: Vec<_> = nappers(&world).into_iter().map(command_line).collect();
     assert!(left.is_empty(), "{left:?}");
     assert!(world.codex_processes().is_empty() && !is_alive(a));
     let said = ended(&world, sending);
@@ -119,8 +112,8 @@ fn kill_leaves_nothing(runtime: &str) {
     assert_eq!(world.worker("b"), b);
     assert_eq!(world.ps("a")["state"], "down");
     // What had not begun is not lost.
-    assert_eq!(world.turn(waiting)["row"]["state"].as_str().map(crate::scenes::is_end), Some(false));
-    code(&world, &["start", "a"]);
+    assert_eq!(world.turn(waiting)["row"]["state"].as_str().map(is_end), Some(false));
+    done(&world, &["start", "a"]);
     assert_eq!(story_of(&world, waiting)["answer"], "echo: waits");
     world.shut_down();
 }
@@ -128,13 +121,13 @@ fn kill_leaves_nothing(runtime: &str) {
 fn a_stopped_agent_stays_stopped_over_a_restart_of_the_supervisor(runtime: &str) {
     let mut world = pair(runtime, "");
     let b = world.worker("b");
-    code(&world, &["stop", "a"]);
+    done(&world, &["stop", "a"]);
     world.kill_supervisor();
     world.run();
     world.wait_ps("b", "b to be taken over", |row| row["state"] == "ready" && row["pid"] == b);
     let row = world.wait_ps("a", "a to be down", |row| row["state"] == "down");
     assert_eq!(row["wanted"], "down", "{row}");
-    code(&world, &["start", "a"]);
+    done(&world, &["start", "a"]);
     world.kill_supervisor();
     world.run();
     world.wait_ps("a", "a to be up", |row| row["state"] == "ready");
@@ -145,11 +138,9 @@ fn a_stopped_agent_stays_stopped_over_a_restart_of_the_supervisor(runtime: &str)
 fn a_killed_agent_takes_its_idle_codex_with_it() {
     let world = pair("codex", "");
     assert_eq!(world.send("a", "c", "warm")["text"], "echo: warm");
-    let mark = format!("COFFERDAM_CHILD={}#", world.state().join("agents/a").display());
-    assert!(!marked(&mark).is_empty(), "a warm Codex stays");
-    code(&world, &["kill", "a"]);
-    assert!(marked(&mark).is_empty());
-    gone_within(&world, Duration::ZERO, &mark);
+    assert!(!world.codex_processes().is_empty(), "a warm Codex stays");
+    done(&world, &["kill", "a"]);
+    assert!(world.codex_processes().is_empty());
     world.shut_down();
 }
 
@@ -161,7 +152,7 @@ fn several_agents_are_named_at_once_and_an_unknown_one_touches_nobody() {
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.stderr.contains("nobody") && ran.stderr.contains("cofferdam ps"), "{ran:?}");
     assert_eq!((world.worker("a"), world.worker("b")), pids);
-    code(&world, &["stop", "a", "b"]);
+    done(&world, &["stop", "a", "b"]);
     assert_eq!((&world.ps("a")["state"], &world.ps("b")["state"]), (&"down".into(), &"down".into()));
     let ran = world.cli(&["restart", "a", "b"]);
     assert_eq!(ran.code, 0, "{ran:?}");

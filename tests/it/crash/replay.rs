@@ -1,13 +1,14 @@
 //! One kill at one step of one turn.
 
 use crate::scenes::{
-    appears, asked, codex_pid, codex_pids, ended, gone_within, napper, on_both_runtimes, one_agent, story_of,
+    appears, asked, codex_pid, ended, nappers, on_both_runtimes, one_agent, restless, story_of, swept_within,
 };
 use cofferdam_tests::processes::{kill9, signal};
 use cofferdam_tests::wait::{LIMIT, until};
 use cofferdam_tests::world::World;
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use std::process::Child;
 use std::time::Duration;
 
 /// Within this nothing of a dead worker is left: the budget of the sweep.
@@ -63,14 +64,13 @@ fn uncertain(world: &World, finished: &Value, class: &str, command: &str, reques
     assert_eq!(world.send("a", "after", "well?")["text"], "echo: well?");
 }
 
-/// A prompt whose tool starts processes that leave it in every way, says so in a file, and stays.
-fn restless(world: &World) -> String {
-    let (nap, flag) = (napper(world), world.workspace("a").join("flag"));
-    let nap = nap.display();
-    format!(
-        "[[tool setsid {nap} 601 & (setsid {nap} 602 &) ; (nohup {nap} 603 >/dev/null 2>&1 &) ; echo run > {}; {nap} 604]] work",
-        flag.display()
-    )
+/// Sends what leaves processes everywhere, and returns once they run.
+fn restless_turn(world: &World) -> Child {
+    let flag = world.workspace("a").join("flag");
+    let sending = world.sending("a", "c", &restless(world, &flag));
+    appears(world, &flag);
+    until("the naps", LIMIT, || world.story(), || (nappers(world).len() == 4).then_some(()));
+    sending
 }
 
 fn a_worker_that_never_heard_of_the_turn(runtime: &str) {
@@ -117,20 +117,13 @@ fn a_worker_while_words_come(runtime: &str) {
 
 fn a_worker_while_a_tool_runs(runtime: &str) {
     let world = one_agent(runtime);
-    let prompt = restless(&world);
-    let sending = world.sending("a", "c", &prompt);
-    appears(&world, &world.workspace("a").join("flag"));
+    let sending = restless_turn(&world);
     kill9(world.worker("a"));
-    gone_within(&world, SWEPT_WITHIN, &napper_path(&world));
+    swept_within(&world, SWEPT_WITHIN);
     let said = ended(&world, sending);
     assert_eq!(said.code, 1);
-    uncertain(&world, said.event("finished"), "worker_lost", "603", 1);
+    uncertain(&world, said.event("finished"), "worker_lost", "601", 1);
     world.shut_down();
-}
-
-fn napper_path(world: &World) -> String {
-    // The words of a command line are parted by NUL in the kernel: the path alone marks it.
-    world.root().join("nap").display().to_string()
 }
 
 fn a_worker_after_a_tool_has_ended(runtime: &str) {
@@ -158,12 +151,10 @@ fn codex_while_the_model_thinks(runtime: &str) {
 
 fn codex_while_a_tool_runs(runtime: &str) {
     let world = one_agent(runtime);
-    let prompt = restless(&world);
-    let sending = world.sending("a", "c", &prompt);
-    appears(&world, &world.workspace("a").join("flag"));
+    let sending = restless_turn(&world);
     kill9(codex_pid(&world, "a"));
-    gone_within(&world, SWEPT_WITHIN, &napper_path(&world));
-    uncertain(&world, ended(&world, sending).event("finished"), "codex_exit", "603", 1);
+    swept_within(&world, SWEPT_WITHIN);
+    uncertain(&world, ended(&world, sending).event("finished"), "codex_exit", "601", 1);
     world.shut_down();
 }
 
@@ -176,7 +167,7 @@ fn went_on(world: &World, turn: u64, prompt: &str, requests: usize) {
 }
 
 /// Kills the supervisor under a `send`, which is told; gives the turn.
-fn kill_supervisor_under(world: &mut World, sending: std::process::Child) -> u64 {
+fn kill_supervisor_under(world: &mut World, sending: Child) -> u64 {
     world.kill_supervisor();
     let said = ended(world, sending);
     assert_eq!(said.code, 69, "send is told that the supervisor has gone");
@@ -247,9 +238,7 @@ fn the_supervisor_and_the_worker_together(runtime: &str) {
 
 fn the_supervisor_and_the_worker_while_a_tool_runs(runtime: &str) {
     let mut world = one_agent(runtime);
-    let prompt = restless(&world);
-    let sending = world.sending("a", "c", &prompt);
-    appears(&world, &world.workspace("a").join("flag"));
+    let sending = restless_turn(&world);
     let worker = world.worker("a");
     // The supervisor first: nobody is left who could sweep, but the kernel.
     let turn = kill_supervisor_under(&mut world, sending);
@@ -257,8 +246,7 @@ fn the_supervisor_and_the_worker_while_a_tool_runs(runtime: &str) {
     world.run();
     let story = story_of(&world, turn);
     assert_eq!(attempts(&story), [pair("failed", "worker_lost")], "{story:#}\n{}", world.story());
-    assert!(story["attempts"][0]["ran"].to_string().contains("603"), "{story:#}");
-    gone_within(&world, SWEPT_WITHIN, &napper_path(&world));
-    assert!(codex_pids(&world, "a").is_empty());
+    assert!(story["attempts"][0]["ran"].to_string().contains("601"), "{story:#}");
+    swept_within(&world, SWEPT_WITHIN);
     world.shut_down();
 }
