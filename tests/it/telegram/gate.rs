@@ -2,7 +2,7 @@
 
 use super::{OWNER, Scene, reads};
 use crate::both::wait;
-use cofferdam_tests::standin::telegram::{Fault, FaultKind, Writing};
+use cofferdam_tests::standin::telegram::{Account, Fault, FaultKind, Writing};
 use cofferdam_tests::wait::{LIMIT, until};
 use rusqlite::OpenFlags;
 use serde_json::{Value, json};
@@ -118,14 +118,14 @@ fn an_update_is_confirmed_after_its_commit_and_not_before() {
     let lock = super::open(&scene.world, OpenFlags::SQLITE_OPEN_READ_WRITE);
     lock.execute_batch("BEGIN IMMEDIATE").unwrap();
     let written = scene.bot.says(OWNER, "careful");
-    let handed_out = |account: &cofferdam_tests::standin::telegram::Account| {
+    let handed_out = |account: &Account| {
         account.calls().filter(|call| call.method == "getUpdates" && call.status == Some(200)).count()
     };
     wait(scene.bot.wait_for("the update to be handed out", LIMIT, |account| (handed_out(account) > 0).then_some(())));
     // The supervisor works on: it answers, and has told nobody anything.
     assert_eq!(scene.world.cli(&["ps"]).code, 0);
     let nothing = |scene: &Scene| {
-        assert!(scene.bot.look(|account| account.confirmed()) < written.update_id);
+        assert!(scene.bot.look(Account::confirmed) < written.update_id);
         assert_eq!(scene.bot.calls("sendMessage"), []);
         assert_eq!(scene.world.model.count_prompt("careful"), 0, "no effect before the record");
     };
@@ -173,7 +173,7 @@ fn a_ledger_that_cannot_be_written_holds_updates_back_and_loses_none() {
     let failing = || (scene.world.cli(&["health", "--json"]).json()["status"] == "failing").then_some(());
     until("health to be failing", LIMIT, || scene.world.story(), failing);
     let second = scene.bot.says(OWNER, "two");
-    assert!(scene.bot.look(|account| account.confirmed()) < first.update_id);
+    assert!(scene.bot.look(Account::confirmed) < first.update_id);
     assert_eq!(scene.bot.calls("sendMessage"), []);
     lock.execute_batch("ROLLBACK").unwrap();
     scene.reads("echo: one");
