@@ -16,7 +16,7 @@ mod outage;
 
 use crate::binaries;
 use crate::both::wait;
-use cofferdam_tests::standin::telegram::{Bot, Event, Shown, TelegramServer, What};
+use cofferdam_tests::standin::telegram::{Account, Bot, Event, Shown, TelegramServer, What};
 use cofferdam_tests::wait::{LIMIT, until};
 use cofferdam_tests::world::{Builder, World};
 use rusqlite::{Connection, OpenFlags};
@@ -38,6 +38,11 @@ struct Scene {
 /// The token of the bot with this number.
 fn token(bot: u32) -> String {
     format!("{bot}:{SECRET}-{bot}")
+}
+
+/// One text of so many pieces, each made of its number.
+fn many(count: usize, piece: impl Fn(usize) -> String) -> String {
+    (0..count).map(piece).collect::<Vec<_>>().concat()
 }
 
 impl Scene {
@@ -122,7 +127,7 @@ impl Scene {
 #[track_caller]
 fn reads(world: &World, bot: &Bot, chat: i64, text: &str) -> Shown {
     let found = || {
-        let stands = |account: &cofferdam_tests::standin::telegram::Account| {
+        let stands = |account: &Account| {
             account.chat(chat)?.from_bot().into_iter().find(|shown| shown.text.contains(text)).cloned()
         };
         bot.look(stands)

@@ -1,13 +1,12 @@
 //! What a person sees who writes: answers, their form and their place.
 
-use super::{OWNER, Scene, reads, rest, token};
+use super::{OWNER, Scene, many, reads, rest, token};
 use crate::binaries;
 use crate::both::wait;
-use cofferdam_tests::standin::telegram::{TEXT_UNITS_MAX, TelegramServer, What, Writing};
+use cofferdam_tests::standin::telegram::{Account, TEXT_UNITS_MAX, TelegramServer, What, Writing};
 use cofferdam_tests::wait::{LIMIT, until};
 use cofferdam_tests::world::World;
 use serde_json::json;
-use std::fmt::Write as _;
 
 const GROUP: i64 = -1_001;
 
@@ -46,10 +45,7 @@ fn markdown_comes_as_entities() {
 #[test]
 fn a_long_answer_comes_in_pieces_in_order() {
     let scene = Scene::new("");
-    let mut prompt = "start".to_owned();
-    for line in 0..1_000 {
-        write!(prompt, "\n\nline {line} ends").unwrap();
-    }
+    let prompt = many(1_000, |line| format!("\n\nline {line} ends"));
     let asked = scene.says(&prompt);
     scene.reads("line 999 ends");
     let pieces =
@@ -124,7 +120,7 @@ fn a_group_and_its_topics_are_answered_where_they_ask() {
         scene.bot.writes(Writing { thread: Some(topic), text, ..group.clone() });
     }
     let in_topic = |topic: i64| {
-        let answers = |account: &cofferdam_tests::standin::telegram::Account| {
+        let answers = |account: &Account| {
             account.chat(GROUP)?.from_bot().into_iter().find(|shown| shown.thread == Some(topic)).cloned()
         };
         wait(scene.bot.wait_for(&format!("an answer in topic {topic}"), LIMIT, answers))

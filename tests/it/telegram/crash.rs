@@ -1,6 +1,6 @@
 //! The supervisor is killed with -9 at every step of a message: it is answered once, or twice with a mark.
 
-use super::{OWNER, Scene, reads};
+use super::{OWNER, Scene, many, reads};
 use crate::both::wait;
 use cofferdam_tests::standin::telegram::{Account, Fault, FaultKind, What};
 use cofferdam_tests::wait::{LIMIT, until};
@@ -123,7 +123,7 @@ fn killed_between_the_pieces_of_an_answer() {
     let mut scene = Scene::new("");
     scene.bot.fault(Fault::on("sendMessage", FaultKind::Delay { ms: 0 }));
     scene.bot.fault(Fault::on("sendMessage", FaultKind::Hold("second".into())));
-    scene.says(&(0..250).map(|i| format!("this is line number {i} of it.\n\n")).collect::<Vec<_>>().concat());
+    scene.says(&many(250, |i| format!("this is line number {i} of it.\n\n")));
     wait(scene.server.wait_held("second", LIMIT));
     scene.ledger_says("SELECT sent_pieces FROM posts", &["1"]);
     scene.crash();

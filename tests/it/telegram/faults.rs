@@ -1,6 +1,6 @@
 //! What can go wrong with an answer on its way out: the sender gets it, once, or twice with a mark, or the ledger says why not.
 
-use super::{OWNER, SECRET, Scene, reads, token};
+use super::{OWNER, SECRET, Scene, many, reads, token};
 use cofferdam_tests::standin::telegram::{Bot, Call, Fault, FaultKind, TelegramServer, What};
 use cofferdam_tests::wait::{LIMIT, until};
 use cofferdam_tests::world::World;
@@ -102,7 +102,7 @@ fn refused_formatting_is_sent_plain() {
 #[test]
 fn formatting_that_is_refused_in_the_middle_loses_and_repeats_nothing() {
     let scene = Scene::new("");
-    let text = (0..300).map(|i| format!("word **number {i}** here\n")).collect::<Vec<_>>().concat();
+    let text = many(300, |i| format!("word **number {i}** here\n"));
     let hold = |name: &str| Fault::on("sendMessage", FaultKind::Hold(name.into()));
     scene.bot.fault(hold("first"));
     scene.bot.fault(Fault::on("sendMessage", error(400, "Bad Request: can't parse entities: never mind")));

@@ -3,7 +3,7 @@
 use super::{OWNER, Scene, reads, token};
 use crate::both::wait;
 use cofferdam_tests::standin::client::call;
-use cofferdam_tests::standin::telegram::{Fault, FaultKind, TelegramServer};
+use cofferdam_tests::standin::telegram::{Account, Fault, FaultKind, TelegramServer};
 use cofferdam_tests::wait::{LIMIT, until};
 use serde_json::{Value, json};
 
@@ -118,7 +118,7 @@ fn a_bot_that_a_reload_adds_is_heard_and_one_that_it_removes_is_not() {
     scene.world.write_config(&text.replace("[telegram.main]", "[telegram.other]").replace(&token(7001), &token(7002)));
     let reloaded = scene.world.cli(&["reload"]);
     assert_eq!(reloaded.code, 0, "{reloaded:?}");
-    let unheard = |account: &cofferdam_tests::standin::telegram::Account| (account.polls_open() == 0).then_some(());
+    let unheard = |account: &Account| (account.polls_open() == 0).then_some(());
     wait(scene.bot.wait_for("the end of the old poll", LIMIT, unheard));
     other.says(OWNER, "hello");
     reads(&scene.world, &other, OWNER, "echo: hello");
