@@ -181,6 +181,7 @@ async fn start(config: Config, environment: Environment) -> Result<Started, (u8,
             unusable(&e)
         }
     })?;
+    texts::tidy(&config.state_dir.join("texts"));
     let (path, ballast) = (config.ledger(), config.ballast_bytes);
     let wall = clock.now().wall;
     let opened = tokio::task::spawn_blocking(move || Store::open(&path, ballast, wall)).await;

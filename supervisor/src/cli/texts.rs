@@ -100,9 +100,15 @@ pub(super) fn whole<'a>(text: &'a Text, screen: &Screen) -> Cow<'a, str> {
     }
 }
 
+/// Reads an answer, which was written for this command alone: once read it goes.
 fn read_file(file: &TextFile) -> io::Result<String> {
     let text = read_bounded(File::open(&file.path)?)?;
-    if file.matches(text.as_bytes()) { Ok(text) } else { Err(io::Error::other("it has been changed")) }
+    if !file.matches(text.as_bytes()) {
+        return Err(io::Error::other("it has been changed"));
+    }
+    // One that stays is removed when the supervisor starts.
+    drop(fs::remove_file(&file.path));
+    Ok(text)
 }
 
 #[cfg(test)]

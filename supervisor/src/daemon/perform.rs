@@ -43,7 +43,7 @@ impl Daemon {
             self.ps(caller, rows);
         } else if let Reply::Event(SendEvent::Finished(mut event)) = reply {
             let dir = self.config.state_dir.join("texts");
-            event.text = super::texts::spill(&dir, &format!("answer-{}", event.turn), event.text);
+            event.text = super::texts::spill(&dir, &format!("answer-{}-{}", event.turn, caller.0), event.text);
             self.answer(caller, &Reply::Event(SendEvent::Finished(event)));
         } else {
             self.answer(caller, &reply);

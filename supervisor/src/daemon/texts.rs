@@ -1,8 +1,14 @@
 //! Texts that are too long for a frame: written to a file, or read from one and checked.
+//!
+//! ```text
+//!  STATE/texts/answer-TURN-CALLER         removed by the command line that has read it, else at the next start
+//!  AGENT/texts/prompt-ATTEMPT             removed when the attempt's outcome is acknowledged
+//!  AGENT/texts/steer-ATTEMPT-TURN         the same
+//! ```
 
-use protocol::Text;
 use protocol::text::TextFile;
-use std::fs::{DirBuilder, OpenOptions};
+use protocol::{AttemptId, Text, TurnId};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
@@ -23,6 +29,36 @@ pub(super) fn spill(dir: &Path, name: &str, text: Text) -> Text {
             tracing::error!(path = %path.display(), %error, "a long text cannot be written");
             let head = protocol::text::clip(whole, protocol::text::HEAD_BYTES_MAX);
             Text::Inline(format!("{head}\n(cut here: the rest could not be written to {}: {error})", path.display()))
+        }
+    }
+}
+
+/// The file of an attempt's prompt.
+pub(super) fn prompt(attempt: AttemptId) -> String {
+    format!("prompt-{attempt}")
+}
+
+/// The file of a text for a running attempt.
+pub(super) fn steer(attempt: AttemptId, turn: TurnId) -> String {
+    format!("steer-{attempt}-{turn}")
+}
+
+/// Removes what an attempt that is over was given.
+pub(super) fn forget(dir: &Path, attempt: AttemptId) {
+    let steered = format!("steer-{attempt}-");
+    remove(dir, |name| name == prompt(attempt) || name.starts_with(&steered));
+}
+
+/// Removes answers that nobody has read: whoever waited for them is gone with the last supervisor.
+pub(super) fn tidy(dir: &Path) {
+    remove(dir, |name| name.starts_with("answer-"));
+}
+
+/// Removes files by name. A folder that does not exist holds none, and a file that stays is tried again.
+fn remove(dir: &Path, is_old: impl Fn(&str) -> bool) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(&is_old) {
+            drop(fs::remove_file(entry.path()));
         }
     }
 }

@@ -112,10 +112,12 @@ impl Daemon {
         let Some(session) = self.workers.get(agent).and_then(|worker| worker.session.as_ref()) else { return };
         let dir = self.config.agent_dir(agent).join("texts");
         let mut message = message;
-        if let ToWorker::Begin(begin) = &mut message {
-            begin.prompt = texts::spill(&dir, &format!("prompt-{}", begin.attempt), begin.prompt.clone());
+        if let ToWorker::Ack(attempt) = &message {
+            texts::forget(&dir, *attempt);
+        } else if let ToWorker::Begin(begin) = &mut message {
+            begin.prompt = texts::spill(&dir, &texts::prompt(begin.attempt), begin.prompt.clone());
         } else if let ToWorker::Steer(steer) = &mut message {
-            steer.text = texts::spill(&dir, &format!("steer-{}", steer.turn), steer.text.clone());
+            steer.text = texts::spill(&dir, &texts::steer(steer.attempt, steer.turn), steer.text.clone());
         }
         if let Err(error) = session.tell(&message) {
             tracing::warn!(%agent, %error, "a message to the worker was not taken");

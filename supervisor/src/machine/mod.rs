@@ -71,6 +71,7 @@ pub struct Machine {
 
 /// One agent as it is served.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts: each may hold with any other")]
 struct Agent {
     life: lifecycle::Lifecycle,
     lanes: BTreeMap<String, VecDeque<TurnId>>,

@@ -41,7 +41,9 @@ fn a_long_prompt_arrives_whole() {
         let turn = end["turn"].as_u64().unwrap();
         assert!(prompt.starts_with(world.turn(turn)["prompt"].as_str().unwrap()));
     }
-    let left: Vec<_> = std::fs::read_dir(world.state().join("texts")).into_iter().flatten().flatten().collect();
+    let dirs = AGENTS.map(|agent| world.state().join("agents").join(agent).join("texts"));
+    let left: Vec<_> =
+        dirs.iter().chain([&world.state().join("texts")]).flat_map(std::fs::read_dir).flatten().flatten().collect();
     assert!(left.is_empty(), "files of texts that were answered: {left:?}");
     world.shut_down();
 }

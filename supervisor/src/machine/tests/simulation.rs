@@ -63,9 +63,15 @@ fn outcome(dice: &mut Dice) -> Outcome {
 /// Something inside: a commit, a word, some news, Codex goes on. Most of what happens.
 fn inside(world: &mut World, dice: &mut Dice, agent: &AgentName) {
     match dice.roll(5) {
-        0 => (0..=dice.roll(4)).for_each(|_| drop(world.commit())),
-        1 => (0..=dice.roll(2)).for_each(|_| drop(world.word())),
-        2 => (0..=dice.roll(4)).for_each(|_| drop(world.news(agent))),
+        0 => (0..=dice.roll(4)).for_each(|_| {
+            world.commit();
+        }),
+        1 => (0..=dice.roll(2)).for_each(|_| {
+            world.word();
+        }),
+        2 => (0..=dice.roll(4)).for_each(|_| {
+            world.news(agent);
+        }),
         3 => {
             let place = world.places.get_mut(agent).unwrap();
             let running = place.running();
