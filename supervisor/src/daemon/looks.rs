@@ -14,13 +14,23 @@ impl Daemon {
     /// A request of the command line. A text that lies in a file is read first.
     pub(super) fn ask(&mut self, caller: CallerId, request: Request) {
         let Request::Send(mut send) = request else { return self.handle(Input::Asked(caller, request)) };
-        if matches!(send.text, Text::Inline(_)) {
+        let Text::File(file) = &send.text else {
             return self.handle(Input::Asked(caller, Request::Send(send)));
-        }
-        let dir = self.config.state_dir.join("texts");
-        self.task(async move {
-            send.text = texts::read(&dir, send.text).await;
-            Word::Input(Input::Asked(caller, Request::Send(send)))
+        };
+        let (file, dir) = (file.clone(), self.config.state_dir.join("texts"));
+        let (words, callers) = (self.words.clone(), self.callers.clone());
+        tokio::spawn(async move {
+            match texts::whole(&dir, &file).await {
+                Ok(text) => {
+                    send.text = Text::Inline(text);
+                    // The loop is gone: so is the need for the word.
+                    drop(words.send(Word::Input(Input::Asked(caller, Request::Send(send)))).await);
+                }
+                Err(why) => {
+                    let why = format!("the message cannot be taken: {why}");
+                    callers.reply(caller, &Reply::Refused(Refused { kind: RefusedKind::Later, why }));
+                }
+            }
         });
     }
 

@@ -72,18 +72,20 @@ fn write(dir: &Path, path: &Path, text: &str) -> io::Result<()> {
 /// The whole text that lies in a file below `dir`; its beginning with a remark if the file is not what was described.
 pub(super) async fn read(dir: &Path, text: Text) -> Text {
     let Text::File(file) = text else { return text };
+    Text::Inline(whole(dir, &file).await.unwrap_or_else(|why| {
+        format!("{}\n(cut here: the rest lies in {} and cannot be used: {why})", file.head, file.path)
+    }))
+}
+
+/// The whole text that lies in a file below `dir`, or why it cannot be used.
+pub(super) async fn whole(dir: &Path, file: &TextFile) -> Result<String, String> {
     let (path, dir) = (std::path::PathBuf::from(&file.path), dir.to_owned());
     let bytes = tokio::task::spawn_blocking(move || read_below(&dir, &path)).await;
-    let why = match bytes {
-        Ok(Ok(bytes)) if file.matches(&bytes) => match String::from_utf8(bytes) {
-            Ok(text) => return Text::Inline(text),
-            Err(_) => "it is no text".to_owned(),
-        },
-        Ok(Ok(_)) => "it is not what was described".to_owned(),
-        Ok(Err(error)) => error.to_string(),
-        Err(error) => error.to_string(),
-    };
-    Text::Inline(format!("{}\n(cut here: the rest lies in {} and cannot be used: {why})", file.head, file.path))
+    let bytes = bytes.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    if !file.matches(&bytes) {
+        return Err("it is not what was described".to_owned());
+    }
+    String::from_utf8(bytes).map_err(|_| "it is no text".to_owned())
 }
 
 /// Reads a regular file that lies below `dir` after all links are followed, and is not larger than the limit.
@@ -99,7 +101,10 @@ fn read_below(dir: &Path, path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(READ_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > READ_BYTES_MAX {
-        return Err(io::Error::other(format!("it is larger than {READ_BYTES_MAX} bytes")));
+        return Err(io::Error::other(format!(
+            "it is larger than {} MiB; put it into a file of the workspace",
+            READ_BYTES_MAX / 1024 / 1024
+        )));
     }
     Ok(bytes)
 }

@@ -126,7 +126,7 @@ fn steer_waits_where_a_turn_cannot_be_steered() {
 
 #[test]
 fn collect_makes_one_turn_of_what_waited() {
-    let world = both("queue = \"collect\"\ncollect_window = \"100ms\"", "").start();
+    let world = both("queue = \"collect\"", "").start();
     for agent in AGENTS {
         let first = Sending::new(&world, agent, "c", &format!("[[hold {agent}]] zero"));
         held(&world, agent);

@@ -32,6 +32,8 @@ fn an_interrupted_turn_ends_with_its_tools() {
             Sending::new(&world, agent, "c", &format!("[[tool setsid sleep {mark}.1 & sleep {mark}.2]] long"));
         runs(&world, &format!("{mark}.1"));
         runs(&world, &format!("{mark}.2"));
+        // The processes are there before Codex has said so.
+        world.wait_ps(agent, "the tool in ps", |row| row["phase"].as_str().is_some_and(|phase| phase.contains(mark)));
         let ran = world.cli(&["interrupt", agent]);
         assert_eq!(ran.code, 0, "{ran:?}");
         let end = sending.finished(&world);
