@@ -194,7 +194,14 @@ impl Effect {
     /// Whether it must not wait for a commit: it changes nothing that a record is about, and a wait could be long.
     pub const fn is_urgent(&self) -> bool {
         match self {
-            Self::Kill(..) | Self::Typing(_) | Self::EditStatus { .. } | Self::Look(..) | Self::Recall(_) => true,
+            // The replies tell what memory holds. A record that the same input happened to make must not hold them up:
+            // a ledger that cannot be written is what somebody asks about.
+            Self::Kill(..)
+            | Self::Typing(_)
+            | Self::EditStatus { .. }
+            | Self::Look(..)
+            | Self::Recall(_)
+            | Self::Reply(_, Reply::Health(_) | Reply::Ps(_) | Reply::Queue(_)) => true,
             Self::Record(_)
             | Self::Receipt(_)
             | Self::Reply(..)
@@ -210,5 +217,17 @@ impl Effect {
             | Self::Reload(_)
             | Self::Exit => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_from_memory_waits_for_no_commit_and_an_end_does() {
+        let urgent = |reply| Effect::Reply(CallerId(1), reply).is_urgent();
+        assert!(urgent(Reply::Ps(Vec::new())) && urgent(Reply::Queue(Vec::new())));
+        assert!(!urgent(Reply::Done) && !urgent(Reply::Note(String::new())));
     }
 }
