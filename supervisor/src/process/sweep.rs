@@ -88,14 +88,18 @@ fn sweep_blocking(agent_dir: &Path) -> Swept {
 /// Kills what is marked at this moment, with its descendants; returns how many there were.
 fn end_marked(dir: &OsStr, ended: &mut BTreeSet<(u32, u64)>) -> usize {
     let mark = [MARK_CHILD.as_bytes(), b"=", dir.as_bytes(), b"#"].concat();
-    let all = processes();
-    let mut victims: BTreeSet<u32> = all.keys().copied().filter(|pid| is_marked(*pid, &mark)).collect();
+    // An idle worker leaves nothing: then each process of the host is looked at once, and no tree is drawn.
+    let mut environment = Vec::new();
+    let mut victims: BTreeSet<u32> =
+        pids().into_iter().filter(|pid| is_marked(*pid, &mark, &mut environment)).collect();
     if victims.is_empty() {
         return 0;
     }
+    let all = processes();
     add_descendants(&all, &mut victims);
     victims.remove(&std::process::id());
     for pid in &victims {
+        // One that was marked and is not there has gone since: it counts as left, and the next look tells.
         let Some(before) = all.get(pid) else { continue };
         // Opened first, looked at again afterwards: the same start time is the same process.
         let Ok(handle) = Handle::open(*pid) else { continue };
@@ -115,9 +119,13 @@ struct Stat {
 
 /// Every process but zombies, by number.
 fn processes() -> BTreeMap<u32, Stat> {
-    let Ok(entries) = fs::read_dir("/proc") else { return BTreeMap::new() };
-    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    pids.filter_map(|pid| Some((pid, stat(pid)?))).collect()
+    pids().into_iter().filter_map(|pid| Some((pid, stat(pid)?))).collect()
+}
+
+/// The number of every process.
+fn pids() -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
 fn stat(pid: u32) -> Option<Stat> {
@@ -137,11 +145,12 @@ fn parse_stat(text: &str) -> Option<Stat> {
     Some(Stat { parent, started })
 }
 
-fn is_marked(pid: u32, mark: &[u8]) -> bool {
+/// Whether the environment of a process holds the mark. `environment` is room that is used again.
+fn is_marked(pid: u32, mark: &[u8], environment: &mut Vec<u8>) -> bool {
     let Ok(file) = File::open(format!("/proc/{pid}/environ")) else { return false };
-    let mut environment = Vec::new();
+    environment.clear();
     // A process that ends while it is read has an environment cut short: it is gone at the next look.
-    let read = file.take(ENVIRONMENT_BYTES_MAX).read_to_end(&mut environment);
+    let read = file.take(ENVIRONMENT_BYTES_MAX).read_to_end(environment);
     read.is_ok() && environment.split(|byte| *byte == 0).any(|variable| variable.starts_with(mark))
 }
 
