@@ -2,8 +2,9 @@
 
 use super::lifecycle::{Act, Event as Life, State};
 use super::nouns::{Now, Record};
+use super::report::running;
 use super::words::{Effect, Input, Swept};
-use super::{Doing, Machine, Stage};
+use super::{Agent, Doing, Machine, Stage};
 use protocol::control::{Reply, SendEvent};
 use protocol::from_worker::{Delta, Phase, Progress, Ready};
 use protocol::{AgentName, AttemptId, FailureClass, FromWorker, Incarnation, ToWorker, TurnId};
@@ -283,24 +284,34 @@ impl Machine {
     }
 
     pub(super) fn fleet_deadlines(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        let names: Vec<AgentName> = self.agents.keys().cloned().collect();
-        for name in names {
-            let Some(agent) = self.agents.get(&name) else { continue };
-            if agent.life.deadline().is_some_and(|by| by <= now.tick) {
+        let running = running(&self.turns);
+        let due = self.agents.iter().filter_map(|(name, agent)| {
+            let late = agent.life.deadline().is_some_and(|by| by <= now.tick);
+            let silent = || agent.silence_ends(running.contains_key(name)).is_some_and(|by| by <= now.tick);
+            (late || silent()).then(|| (name.clone(), late))
+        });
+        for (name, late) in due.collect::<Vec<_>>() {
+            if late {
                 self.live(now, &name, Life::Timeout, effects);
-            } else if agent.life.is_up() && self.silence_ends(&name).is_some_and(|by| by <= now.tick) {
+            } else {
                 self.wedged(now, &name, "no sign of life", effects);
             }
         }
     }
 
-    fn silence_ends(&self, name: &AgentName) -> Option<u64> {
-        let agent = self.agents.get(name).filter(|agent| agent.life.is_up())?;
-        let busy = !agent.lanes.is_empty() && self.running_of(name) > 0;
-        Some(agent.heard_at + if busy { BUSY_SILENCE_MS } else { IDLE_SILENCE_MS })
-    }
-
     pub(super) fn fleet_deadline(&self) -> Option<u64> {
-        self.agents.iter().filter_map(|(name, agent)| agent.life.deadline().or_else(|| self.silence_ends(name))).min()
+        let running = running(&self.turns);
+        let of = |(name, agent): (&AgentName, &Agent)| {
+            agent.life.deadline().or_else(|| agent.silence_ends(running.contains_key(name)))
+        };
+        self.agents.iter().filter_map(of).min()
+    }
+}
+
+impl Agent {
+    /// When a worker that has said nothing since is taken for dead.
+    fn silence_ends(&self, busy: bool) -> Option<u64> {
+        let within = if busy { BUSY_SILENCE_MS } else { IDLE_SILENCE_MS };
+        self.life.is_up().then(|| self.heard_at + within)
     }
 }
