@@ -279,7 +279,6 @@ impl Driver {
         let variable = |name: &str| configure.env.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone());
         crate::log::set_secrets(configure.env_secret.iter().filter_map(|name| variable(name)));
         self.clock.set_zone(variable("TZ").as_deref());
-        self.set_local_time();
         match Homes::of(&self.args.agent_dir, &configure).render(&self.args.agent_dir, &configure) {
             Ok(notes) => {
                 for note in notes {

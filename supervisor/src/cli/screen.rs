@@ -4,7 +4,7 @@ use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 
@@ -19,7 +19,8 @@ pub(super) struct Look {
     pub(super) width: u16,
     /// Unix milliseconds.
     pub(super) now: u64,
-    pub(super) zone: TimeZone,
+    /// Found when the first local time is told: to look for it costs as much as all the rest of a command.
+    pub(super) zone: OnceCell<TimeZone>,
 }
 
 /// Colours by meaning.
@@ -70,7 +71,8 @@ impl Look {
 
     fn time(&self, wall: u64, format: &str) -> String {
         let time = i64::try_from(wall).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
-        time.map_or_else(|| "-".to_owned(), |t| t.to_zoned(self.zone.clone()).strftime(format).to_string())
+        let zone = || self.zone.get_or_init(TimeZone::system).clone();
+        time.map_or_else(|| "-".to_owned(), |t| t.to_zoned(zone()).strftime(format).to_string())
     }
 }
 
@@ -178,7 +180,7 @@ impl Screen {
             colour: coloured(anstream::AutoStream::choice(&io::stdout())),
             width: seen.or(columns).unwrap_or(WIDTH_DEFAULT).max(WIDTH_DEFAULT / 2),
             now: super::clock::wall_ms(),
-            zone: TimeZone::system(),
+            zone: OnceCell::new(),
         };
         Self {
             look,
@@ -200,7 +202,7 @@ impl Screen {
     #[cfg(test)]
     pub(super) fn onto(out: impl Write + 'static, err: impl Write + 'static) -> Self {
         Self {
-            look: Look { colour: false, width: 80, now: 0, zone: TimeZone::UTC },
+            look: Look { colour: false, width: 80, now: 0, zone: TimeZone::UTC.into() },
             out: RefCell::new(Box::new(out)),
             err: RefCell::new(Box::new(err)),
             out_is_terminal: false,

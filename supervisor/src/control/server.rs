@@ -245,7 +245,11 @@ fn read_some(read: &OwnedReadHalf, reader: &mut FrameReader) -> io::Result<usize
 
 /// Writes what is answered; `true`: the queue was closed behind the last answer and all of it is written.
 async fn write_replies(mut write: OwnedWriteHalf, mut queue: Queue) -> bool {
-    while let Some(bytes) = queue.replies.recv().await {
+    while let Some(mut bytes) = queue.replies.recv().await {
+        // What waits goes with it: an answer and its end are one write, and one read of the caller.
+        while let Ok(more) = queue.replies.try_recv() {
+            bytes.extend(more);
+        }
         let written = async {
             let writing = write.write_all(&bytes);
             tokio::pin!(writing);

@@ -2,8 +2,9 @@
 
 use super::lifecycle::State;
 use super::nouns::Now;
-use super::{Machine, Stage};
+use super::{Machine, Stage, Turn};
 use protocol::control::{AgentRow, ChannelRow, Health, HealthStatus};
+use protocol::{AgentName, TurnId};
 use std::collections::BTreeMap;
 
 impl Machine {
@@ -47,8 +48,9 @@ impl Machine {
     pub(super) fn health(&self, now: Now) -> Health {
         let mut agents: BTreeMap<String, u32> = BTreeMap::new();
         let mut ailing = false;
+        let running = running(&self.turns);
         for (name, agent) in &self.agents {
-            let state = agent.life.word(self.running_of(name) > 0);
+            let state = agent.life.word(running.contains_key(name));
             *agents.entry(state.as_str().to_owned()).or_default() += 1;
             ailing |= matches!(agent.life.state(), State::Failed | State::Backoff { .. });
             ailing |= agent.streak.count() >= self.setup.alert_after;
@@ -78,4 +80,14 @@ impl Machine {
         });
         std::iter::once(console).chain(bots).collect()
     }
+}
+
+/// Turns that run, by agent; agents without one are missing. One look at each turn: what is asked after every input
+/// must not cost agents times turns.
+pub(super) fn running(turns: &BTreeMap<TurnId, Turn>) -> BTreeMap<&AgentName, u32> {
+    let mut running = BTreeMap::new();
+    for turn in turns.values().filter(|turn| matches!(turn.stage, Stage::Running { .. })) {
+        *running.entry(&turn.new.conversation.agent).or_default() += 1;
+    }
+    running
 }

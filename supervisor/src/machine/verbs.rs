@@ -269,10 +269,9 @@ impl Machine {
     }
 
     pub(super) fn note_states(&mut self, now: Now) {
-        let busy: BTreeMap<AgentName, bool> =
-            self.agents.keys().map(|name| (name.clone(), self.running_of(name) > 0)).collect();
+        let running = super::report::running(&self.turns);
         for (name, agent) in &mut self.agents {
-            let word = agent.life.word(busy.get(name).copied().unwrap_or(false)).as_str();
+            let word = agent.life.word(running.contains_key(name)).as_str();
             if agent.since.1 != word {
                 agent.since = (now.wall, word);
             }

@@ -85,7 +85,7 @@ fn turn(id: &Value, thread: &str, turn: &str, text: &str) -> Vec<Value> {
 
 /// An id as Codex makes them, unlike any other of this host.
 fn thread_id(us: u64) -> String {
-    format!("00000000-0000-7000-8000-{us:012x}")
+    format!("00000000-0000-7000-8000-{:012x}", us & 0xffff_ffff_ffff)
 }
 
 /// Writes the lines at once, as Codex does.

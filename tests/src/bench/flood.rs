@@ -15,25 +15,33 @@ const FLOOD: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(100);
 /// A tool that prints 100 MB, again and again.
 pub(super) const TOOL: &str = "[[loop head -c 100000000 /dev/zero | tr '\\0' x]]";
-/// An answer of 8 MiB in pieces of 16 KiB.
-const ANSWER: &str = "[[big 8M]] flood";
+/// An answer without end, for as long as is looked: pieces of 16 KiB as fast as Codex takes them.
+const ENDLESS: &str = "[[big 100M]] flood";
+/// An answer of 8 MiB, half of the largest that is kept.
+const LONG: &str = "[[big 8M]] flood";
 
-/// A tool's output without end, then answers without end.
+/// A tool's output without end, an answer without end, then long answers that end.
 pub(super) fn flood(plan: &Plan, table: &mut Table) -> Result<(), Fault> {
     let lines = "runtime = \"codex\"\nturn_timeout = \"1h\"";
-    let (world, asker) = started(plan.world().agent("tool", lines).agent("words", lines), 2)?;
+    let builder = plan.world().agent("tool", lines).agent("endless", lines).agent("long", lines);
+    let (world, asker) = started(builder, 3)?;
     Table::heading("one agent floods");
-    asker.answer("tool", "c", "warm")?;
-    asker.answer("words", "c", "warm")?;
+    for agent in ["tool", "endless", "long"] {
+        asker.answer(agent, "c", "warm")?;
+    }
     let time = if plan.quick { FLOOD / 4 } else { FLOOD };
-    let worker = asker.worker("tool")?;
-    let turn = asker.send("tool", "c", TOOL)?;
-    let (grown, read) = watched(&world, worker, time);
-    let still = asker.story(turn).is_some_and(|story| story.row.ended_at.is_none());
-    table.judged("supervisor while a tool floods: growth of PSS, MiB", &Samples::one(grown), Budget::Max(4.0));
-    Table::note(&format!("{read:.0} MiB were read by that agent's processes; the turn runs on: {still}"));
-    asker.change(Verb::Kill, "tool")?;
-    let worker = asker.worker("words")?;
+    for (agent, text, what) in [("tool", TOOL, "a tool's output"), ("endless", ENDLESS, "an answer")] {
+        let worker = asker.worker(agent)?;
+        let turn = asker.send(agent, "c", text)?;
+        let (grown, read) = watched(&world, worker, time);
+        let still = asker.story(turn).is_some_and(|story| story.row.ended_at.is_none());
+        let what = format!("supervisor while {what} floods: growth of PSS, MiB");
+        table.judged(&what, &Samples::one(grown), Budget::Max(4.0));
+        Table::note(&format!("{read:.0} MiB were read by that agent's processes; the turn runs on: {still}"));
+        asker.change(Verb::Kill, agent)?;
+    }
+    let worker = asker.worker("long")?;
+    let before = host::memory(world.pid()).pss;
     let done = AtomicBool::new(false);
     let (grown, read, turns) = std::thread::scope(|scope| {
         let words = scope.spawn(|| words(&asker, &done));
@@ -42,15 +50,17 @@ pub(super) fn flood(plan: &Plan, table: &mut Table) -> Result<(), Fault> {
         (grown, read, words.join())
     });
     let turns = turns.map_err(|_| Fault("the words panicked".into()))??;
-    table.judged("supervisor while answers flood: growth of PSS, MiB", &Samples::one(grown), Budget::Max(4.0));
-    Table::note(&format!("{read:.0} MiB were read by that agent's processes in {turns} answers of 8 MiB"));
+    Table::row("supervisor while answers of 8 MiB end: growth of PSS, MiB", &Samples::one(grown));
+    let kept = host::memory(world.pid()).pss - before;
+    Table::row("  and when they have ended, MiB", &Samples::one(kept));
+    Table::note(&format!("{read:.0} MiB were read by that agent's processes in {turns} answers"));
     Ok(())
 }
 
 fn words(asker: &Asker, done: &AtomicBool) -> Result<u32, Fault> {
     let mut turns = 0;
     while !done.load(Ordering::Relaxed) {
-        asker.answer("words", "c", ANSWER)?;
+        asker.answer("long", "c", LONG)?;
         turns += 1;
     }
     Ok(turns)

@@ -12,7 +12,7 @@ use protocol::{AgentName, AttemptId, Text, TurnId};
 const NOW: u64 = 1_795_230_600_000;
 
 pub(super) fn look() -> Look {
-    Look { colour: false, width: 80, now: NOW, zone: TimeZone::UTC }
+    Look { colour: false, width: 80, now: NOW, zone: TimeZone::UTC.into() }
 }
 
 fn agent(name: &str, state: AgentState, seconds: u64) -> AgentRow {
