@@ -174,8 +174,11 @@ impl Turn {
     /// The end as Codex tells it, or as it was decided before.
     fn over(&mut self, told: Verdict) -> After {
         let stopped = if let State::Stopping(verdict, _) = &self.state { Some(verdict.clone()) } else { None };
+        // An answer that came before the stop was heard is as good as any, but not one from a thread that was not asked for.
+        let broken = Outcome::Failed(FailureClass::CodexProtocol);
         After::Ended(match stopped {
             Some(verdict) if told.outcome != Outcome::Completed => Verdict { told: true, ..verdict },
+            Some(verdict) if verdict.outcome == broken => verdict.told(Some(false)),
             Some(_) | None => told,
         })
     }

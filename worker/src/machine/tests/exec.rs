@@ -150,6 +150,21 @@ fn a_wrong_thread_is_a_broken_protocol() {
 }
 
 #[test]
+fn an_answer_from_a_thread_that_was_not_asked_for_is_none() {
+    let mut bench = Bench::new();
+    bench.begin(1, Runtime::CodexCli, Some(THREAD));
+    let (child, _) = bench.spawned();
+    let other = "11111111-1111-7111-8111-111111111111";
+    bench.line(child, &json!({"type": "thread.started", "thread_id": other}));
+    // It was quicker than our signal.
+    bench.line(child, &json!({"type": "turn.started"}));
+    bench.line(child, &json!({"type": "item.completed", "item": {"type": "agent_message", "id": "i", "text": "who?"}}));
+    bench.line(child, &json!({"type": "turn.completed", "usage": {}}));
+    bench.give(Input::Exited(child, exit(0, "")));
+    assert!(!bench.fails(FailureClass::CodexProtocol).replay_safe, "it ran to its end");
+}
+
+#[test]
 fn ends_before_the_turn_tell_the_stderr_and_may_be_replayed() {
     for (stderr, class) in [
         ("Error: thread/resume failed: thread x already has an active writer (code -32600)", FailureClass::CodexStart),
