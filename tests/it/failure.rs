@@ -4,3 +4,6 @@ mod clocks;
 mod codex;
 mod policy;
 mod provider;
+mod quiet;
+mod routes;
+mod word;
