@@ -142,7 +142,7 @@ pub const KEYS: &[Key] = &[
     key("agents.*.workspace", Kind::Path, Told("`state_dir`/agents/NAME/workspace"), "working directory of its turns; must exist if given"),
     key("agents.*.max_turns", Kind::Integer(1, 64), Value("3"), "its turns at once, each of another conversation"),
     key("agents.*.queue", Kind::Word(QueueMode::WORDS), Value("steer"), "what a message during a turn does: join it, wait, wait and share one turn, or end it"),
-    key("agents.*.queue_max", Kind::Integer(1, 1_000), Value("50"), "messages that may wait in one conversation; further ones are refused"),
+    key("agents.*.queue_max", Kind::Integer(1, 1_000), Value("64"), "messages of the agent that may wait; further ones are refused"),
     key("agents.*.sandbox", Kind::Word(Sandbox::WORDS), Value("workspace-write"), "what Codex' tools may touch"),
     key("agents.*.network", Kind::Bool, Value("false"), "whether tools reach the network inside `workspace-write`"),
     key("agents.*.writable", Kind::Texts, Value("[]"), "further writable paths inside `workspace-write`; HOME and TMPDIR always are"),

@@ -97,7 +97,7 @@ pub struct Agent {
     pub max_turns: u32,
     /// What a message during a turn does.
     pub queue: QueueMode,
-    /// Messages that may wait in one conversation before further ones are refused.
+    /// Messages of the agent that may wait before further ones are refused.
     pub queue_max: u32,
     /// What Codex' tools may touch.
     pub sandbox: Sandbox,
