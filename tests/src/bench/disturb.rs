@@ -40,7 +40,7 @@ pub(super) fn disturb(plan: &Plan, table: &mut Table) -> Result<(), Fault> {
     for index in 0..ALL {
         asker.answer(&agent(index), "c", "warm")?;
     }
-    Table::heading("16 agents, each a short turn every 2 s; three of them misbehave in the second phase");
+    Table::heading("16 agents, a short turn each every 2 s; then 3 misbehave");
     let turns = plan.rounds(TURNS);
     let quiet = phase(&asker, ALL, turns)?;
     Table::row("quiet: turns of the 13, ms", &quiet);
@@ -58,8 +58,8 @@ pub(super) fn disturb(plan: &Plan, table: &mut Table) -> Result<(), Fault> {
         table.judged("ratio of the medians", &median, Budget::Max(1.1));
         table.judged("ratio of the p99", &tail, Budget::Max(1.5));
     } else {
-        Table::row("ratio of the medians (1.1 is budgeted where cpu.weight is enforced)", &median);
-        Table::row("ratio of the p99 (1.5 is budgeted where cpu.weight is enforced)", &tail);
+        Table::row("ratio of the medians (cpu.weight off: no budget)", &median);
+        Table::row("ratio of the p99 (cpu.weight off: no budget)", &tail);
     }
     Ok(())
 }

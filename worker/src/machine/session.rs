@@ -71,6 +71,8 @@ pub(super) enum Stage {
 pub(super) struct Loaded {
     pub(super) provider: String,
     pub(super) generation: u64,
+    /// The model of its latest turn that Codex took: that of the next, unless it is told another.
+    pub(super) model: Option<String>,
 }
 
 /// The app-server child.

@@ -86,7 +86,10 @@ impl Machine {
             },
             Ask::Turn(attempt) => match answer {
                 Ok(answer) => self.turn_named(now, attempt, &answer),
-                Err(error) => self.refused_turn(now, attempt, &error, effects),
+                Err(error) => {
+                    self.forget_model(attempt);
+                    self.refused_turn(now, attempt, &error, effects);
+                }
             },
             Ask::Steer(attempt, turn) => {
                 let taken = answer.is_ok();
@@ -102,7 +105,7 @@ impl Machine {
         let (thread, provider) = (text("/thread/id"), text("/modelProvider"));
         let generation = self.generation;
         if let Some(session) = self.session.as_mut().filter(|_| !thread.is_empty()) {
-            session.loaded.insert(thread.clone(), Loaded { provider: provider.clone(), generation });
+            session.loaded.insert(thread.clone(), Loaded { provider: provider.clone(), generation, model: None });
         }
         let Some(turn) = self.turns.get_mut(&attempt).filter(|turn| matches!(turn.state, State::Opening(_))) else {
             return;
@@ -161,12 +164,25 @@ impl Machine {
         self.finish(now, attempt, &verdict.told(Some(true)), effects);
     }
 
+    /// Nobody knows what a turn that was refused has left of its settings.
+    fn forget_model(&mut self, attempt: AttemptId) {
+        let thread = self.turns.get(&attempt).and_then(|turn| turn.thread.as_ref());
+        let loaded = self.session.as_mut().zip(thread).and_then(|(session, thread)| session.loaded.get_mut(thread));
+        if let Some(loaded) = loaded {
+            loaded.model = None;
+        }
+    }
+
     fn turn_named(&mut self, now: Tick, attempt: AttemptId, answer: &Value) {
         let by = self.first_event_by(now);
         let Some(turn) = self.turns.get_mut(&attempt) else {
             return;
         };
         turn.codex_id = answer.pointer("/turn/id").and_then(Value::as_str).map(str::to_owned);
+        let loaded = self.session.as_mut().zip(turn.thread.as_ref()).and_then(|(s, thread)| s.loaded.get_mut(thread));
+        if let Some(loaded) = loaded {
+            loaded.model = Some(turn.route.model.clone());
+        }
         if let State::Opening(first_event) = &mut turn.state {
             *first_event = Some(by);
         }

@@ -53,7 +53,7 @@ impl Machine {
             self.ask("thread/unsubscribe", &json!({"threadId": thread}), Ask::Aside, by, effects);
         }
         if let Some(session) = &mut self.session {
-            session.loaded.insert(thread.clone(), Loaded { provider, generation });
+            session.loaded.insert(thread.clone(), Loaded { provider, generation, model: None });
         }
         params["threadId"] = Value::from(thread);
         params["excludeTurns"] = Value::from(true);
@@ -77,11 +77,15 @@ impl Machine {
         let Some(turn) = self.turns.get_mut(&attempt) else {
             return;
         };
-        let params = json!({
+        let mut params = json!({
             "threadId": turn.thread,
-            "model": turn.route.model,
             "input": [{"type": "text", "text": std::mem::take(&mut turn.prompt)}],
         });
+        let loaded = self.session.as_ref().zip(turn.thread.as_ref()).and_then(|(s, thread)| s.loaded.get(thread));
+        if loaded.and_then(|loaded| loaded.model.as_ref()) != Some(&turn.route.model) {
+            // Not said again to a thread that has it: Codex writes its settings anew for it, some 3 ms of a warm turn.
+            params["model"] = Value::from(turn.route.model.clone());
+        }
         turn.prompted = true;
         effects.push(Effect::Journal(Record::Prompted(attempt)));
         self.ask("turn/start", &params, Ask::Turn(attempt), self.first_event_by(now), effects);

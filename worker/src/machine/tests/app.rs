@@ -335,6 +335,25 @@ fn a_lost_server_ends_its_turns_and_the_next_turn_gets_a_new_one() {
 }
 
 #[test]
+fn a_thread_is_told_its_model_once_and_again_where_that_is_not_sure() {
+    let model = |bench: &Bench| bench.asked("turn/start").1.get("model").cloned();
+    let mut bench = Bench::new();
+    bench.begin(1, Runtime::Codex, None);
+    let child = bench.server_up();
+    bench.answer(child, "thread/start", &json!({"thread": {"id": THREAD}, "modelProvider": "mock"}));
+    assert_eq!(model(&bench), Some(json!("gpt-5.5")));
+    bench.turn_runs(child, THREAD, "u1");
+    bench.app_end(child, "completed");
+    bench.look();
+    bench.begin(2, Runtime::Codex, Some(THREAD));
+    assert_eq!(model(&bench), None, "it has it");
+    bench.refuse(child, "turn/start", "busy");
+    bench.look();
+    bench.begin(3, Runtime::Codex, Some(THREAD));
+    assert_eq!(model(&bench), Some(json!("gpt-5.5")), "what a refusal leaves is unknown");
+}
+
+#[test]
 fn a_server_that_never_starts_fails_those_that_wait() {
     for input in [0, 1, 2] {
         let mut bench = Bench::new();
