@@ -162,21 +162,11 @@ async fn serve(loaded: Loaded, environment: Environment) -> ExitCode {
 type Started = (Daemon, Inbox, Vec<Effect>, control::Server);
 
 async fn start(config: Config, environment: Environment) -> Result<Started, (u8, String)> {
-    let words_of = |error: &dyn std::error::Error| {
-        let mut words = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            words.push_str(": ");
-            words.push_str(&cause.to_string());
-            source = cause.source();
-        }
-        words
-    };
     let clock = Clock::start();
     let uid = nix::unistd::getuid().as_raw();
-    let unusable = |error: &dyn std::error::Error| (EXIT_CONFIG, words_of(error));
+    let unusable = |error: &dyn std::error::Error| (EXIT_CONFIG, workers::chain(error));
     let server = control::Server::bind(&config.runtime_dir, uid).map_err(|e| match e {
-        control::BindError::Running { .. } => (EXIT_LATER, words_of(&e)),
+        control::BindError::Running { .. } => (EXIT_LATER, workers::chain(&e)),
         control::BindError::Stranger { .. } | control::BindError::Folder(..) | control::BindError::Bind(..) => {
             unusable(&e)
         }

@@ -219,7 +219,8 @@ async fn say(words: &mpsc::Sender<Word>, word: Word) {
     drop(words.send(word).await);
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error with all its causes, in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut words = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
