@@ -60,7 +60,8 @@ pub(super) fn flood(plan: &Plan, table: &mut Table) -> Result<(), Fault> {
 fn words(asker: &Asker, done: &AtomicBool) -> Result<u32, Fault> {
     let mut turns = 0;
     while !done.load(Ordering::Relaxed) {
-        asker.answer("long", "c", LONG)?;
+        // A conversation of its own: a thread would send all its answers back to the model.
+        asker.answer("long", &format!("c{turns}"), LONG)?;
         turns += 1;
     }
     Ok(turns)
