@@ -99,6 +99,8 @@ struct Daemon {
     last_receipt: u64,
     sampler: Arc<Mutex<Sampler>>,
     leaving: bool,
+    /// The tick at which we leave even if the ledger takes nothing.
+    leave_by: Option<u64>,
 }
 
 /// The receiving ends of the loop.
@@ -217,6 +219,7 @@ async fn start(config: Config, environment: Environment) -> Result<Started, (u8,
         last_receipt: 0,
         sampler: Arc::new(Mutex::new(sampler)),
         leaving: false,
+        leave_by: None,
     };
     Ok((daemon, inbox, first, server))
 }
@@ -231,8 +234,15 @@ impl Daemon {
                 return ExitCode::SUCCESS;
             }
             let now = self.clock.now();
-            let due = self.machine.deadline();
-            let wait = due.map(|(tick, _)| Clock::until(now, tick));
+            if self.leave_by.is_some_and(|by| by <= now.tick) {
+                tracing::error!(
+                    "leaving before the ledger has taken everything: what it did not take was told to nobody"
+                );
+                return ExitCode::SUCCESS;
+            }
+            let due = self.machine.deadline().map(|(tick, _)| tick);
+            let due = due.into_iter().chain(self.leave_by).min();
+            let wait = due.map(|tick| Clock::until(now, tick));
             tokio::select! {
                 committed = front(&mut self.pending) => {
                     if let Err(error) = committed {
@@ -279,6 +289,10 @@ impl Daemon {
             } else if effect.is_urgent() || (records_none && matches!(effect, Effect::Reply(..))) {
                 self.perform(effect);
             } else {
+                if matches!(effect, Effect::Exit) {
+                    // Behind a commit that may never come: a full disk must not keep a service from being restarted.
+                    self.leave_by = Some(self.clock.now().tick + millis(CLOSE_WITHIN));
+                }
                 rest.push(effect);
             }
         }
@@ -376,6 +390,10 @@ async fn beat(watchdog: Option<&mut tokio::time::Interval>) {
         Some(interval) => drop(interval.tick().await),
         None => std::future::pending().await,
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A sender whose receiver waits for a commit.

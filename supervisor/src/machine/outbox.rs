@@ -65,7 +65,7 @@ impl Outbox {
     }
 
     /// What the ledger remembers. Posts that were in flight when we ended may have arrived.
-    pub fn recover(&mut self, now: Now, posts: Vec<OpenPost>) {
+    pub fn recover(&mut self, now: Now, posts: Vec<OpenPost>, effects: &mut Vec<Effect>) {
         for open in posts {
             if open.message.is_none() {
                 let not_before = now.tick + open.not_before.saturating_sub(now.wall).min(LATER_MAX_MS);
@@ -78,19 +78,31 @@ impl Outbox {
                 self.posts.insert(waiting.post.id, waiting);
             }
         }
-        self.doubt(now.tick);
+        self.doubt(now, effects);
     }
 
     /// What was due when the last supervisor ended may have been sent, and it did not live to write that down. In each
     /// chat that is the first post, and the first status message: whatever is behind them had to wait.
-    fn doubt(&mut self, tick: u64) {
+    fn doubt(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let mut first: BTreeSet<(Chat, bool)> = BTreeSet::new();
         let due: BTreeSet<PostId> =
-            self.posts.values().filter(|w| self.not_before(w) <= tick).map(|w| w.post.id).collect();
+            self.posts.values().filter(|w| self.not_before(w) <= now.tick).map(|w| w.post.id).collect();
         for waiting in self.posts.values_mut() {
             let post = &mut waiting.post;
             let first = first.insert((post.to.clone(), post.kind == PostKind::Status));
-            post.maybe_repeated |= first && due.contains(&post.id);
+            if first && due.contains(&post.id) && !post.maybe_repeated {
+                post.maybe_repeated = true;
+                let why = "the supervisor ended while it may have been on its way".to_owned();
+                let state = PostState::Waiting {
+                    not_before: now.wall + waiting.not_before.saturating_sub(now.tick),
+                    sent_pieces: post.sent_pieces,
+                    tries: post.tries,
+                    maybe_repeated: true,
+                    plain: post.plain,
+                    why,
+                };
+                effects.push(Effect::Record(Record::PostState(post.id, state, now.wall)));
+            }
         }
     }
 
@@ -416,7 +428,14 @@ mod tests {
             open_post(4, 2, PostKind::Final, at(500).wall),
             open_post(5, 2, PostKind::Final, 0),
         ];
-        outbox.recover(at(0), posts);
+        outbox.recover(at(0), posts, &mut effects);
+        let written = |effect: Effect| {
+            let Effect::Record(Record::PostState(id, PostState::Waiting { maybe_repeated, .. }, _)) = effect else {
+                return None;
+            };
+            maybe_repeated.then_some(id.0)
+        };
+        assert_eq!(effects.drain(..).filter_map(written).collect::<Vec<_>>(), [1, 2], "the doubt is written down");
         let doubts: Vec<u64> = outbox.posts.values().filter(|w| w.post.maybe_repeated).map(|w| w.post.id.0).collect();
         assert_eq!(doubts, [1, 2], "a status may have gone before the end was made; 4 had to wait, and 5 behind it");
         outbox.pump(at(0), &mut effects);

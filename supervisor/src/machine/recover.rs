@@ -131,7 +131,7 @@ impl Machine {
                 turn.status.post = open.message.is_none().then_some(open.post.id);
             }
         }
-        self.outbox.recover(now, posts);
+        self.outbox.recover(now, posts, effects);
     }
 
     /// Commands that were taken and not carried out when the last supervisor ended.
