@@ -59,11 +59,25 @@ impl Machine {
         let running = self.turn_of(attempt, name).map(|turn| turn.new.id);
         if let Some(id) = running {
             effects.push(Effect::Record(Record::AttemptEnded(Box::new(end.clone()), now.wall)));
-            self.admission.started(name);
+            self.start_is_over(now, name, end.outcome);
             self.follow(now, id, end, effects);
         }
         effects.push(Effect::Tell(name.clone(), ToWorker::Ack(attempt)));
         running.is_some()
+    }
+
+    /// An attempt's end is also that of its start. Of a failure Codex may have died.
+    fn start_is_over(&mut self, now: Now, name: &AgentName, outcome: Outcome) {
+        match outcome {
+            Outcome::Completed => self.admission.started(now.tick, name),
+            Outcome::Interrupted => self.admission.ended(now.tick, name),
+            Outcome::Failed(_) => {
+                self.admission.ended(now.tick, name);
+                if let Some(agent) = self.agents.get_mut(name) {
+                    agent.warm = false;
+                }
+            }
+        }
     }
 
     /// An attempt whose outcome nobody can tell any more, with the one that it gets.

@@ -105,7 +105,14 @@ impl Machine {
     pub(super) fn act(&mut self, now: Now, name: &AgentName, act: Act, effects: &mut Vec<Effect>) {
         let name = name.clone();
         match act {
-            Act::Sweep(incarnation) => effects.push(Effect::Sweep(name, incarnation)),
+            Act::Sweep(incarnation) => {
+                // Whatever it was about to start has ended with it.
+                self.admission.ended(now.tick, &name);
+                if let Some(agent) = self.agents.get_mut(&name) {
+                    agent.warm = false;
+                }
+                effects.push(Effect::Sweep(name, incarnation));
+            }
             Act::Spawn(incarnation) => {
                 self.last.incarnation = self.last.incarnation.max(incarnation.0);
                 if let Some(agent) = self.agents.get_mut(&name) {
@@ -171,7 +178,12 @@ impl Machine {
                 let text = protocol::text::clip(&text, 2_000).to_owned();
                 Self::event(now, Some(name), None, format!("note: {text}"), effects);
             }
-            FromWorker::Begun(_) | FromWorker::Beat(_) | FromWorker::Hello(_) | FromWorker::Finished(_) => {}
+            FromWorker::Beat(beat) => {
+                if let Some(agent) = self.agents.get_mut(name).filter(|_| beat.children == 0) {
+                    agent.warm = false;
+                }
+            }
+            FromWorker::Begun(_) | FromWorker::Hello(_) | FromWorker::Finished(_) => {}
         }
     }
 

@@ -77,6 +77,8 @@ struct Agent {
     lanes: BTreeMap<String, VecDeque<TurnId>>,
     streak: Streak,
     isolation: Isolation,
+    /// A Codex that is kept between turns runs, as far as its worker told.
+    warm: bool,
     /// Tick of the last word of its worker.
     heard_at: u64,
     /// When the state of its worker last changed, and what it was then.

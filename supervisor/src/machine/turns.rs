@@ -6,8 +6,8 @@ use super::words::{Effect, PROMPT_BYTES_MAX};
 use super::{Going, Machine, Stage, Try, Turn};
 use protocol::from_worker::Started;
 use protocol::to_worker::{Begin, Interrupt, InterruptReason};
-use protocol::{AgentName, AttemptId, Incarnation, Text, ToWorker, TurnId};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use protocol::{AgentName, AttemptId, Incarnation, Runtime, Text, ToWorker, TurnId};
+use std::collections::{BTreeSet, VecDeque};
 
 /// Longest wait of a turn in its lane: after a day nobody waits for the answer any more. Milliseconds.
 const QUEUED_MAX_MS: u64 = 24 * 60 * 60 * 1_000;
@@ -108,30 +108,34 @@ impl Machine {
             return;
         }
         let limits = Limits { extra_max: self.setup.max_turns, starts_max: self.setup.starts_max };
-        let mut demands = self.demands();
-        while let Some(name) = self.admission.next(now.tick, limits, &demands) {
-            let Some(id) = self.next_of(&name) else { return };
+        let names: Vec<AgentName> = self.agents.keys().cloned().collect();
+        for name in names {
+            self.admission.set(now.tick, &name, self.demand(&name));
+        }
+        while let Some(name) = self.admission.next(now.tick, limits) {
+            let Some(id) = self.next_of(&name) else { continue };
             self.collect(now, &name, id, effects);
-            self.admission.began(&name, now.tick);
             self.begin(now, id, effects);
-            if let Some(demand) = demands.get_mut(&name) {
-                demand.running += 1;
-                demand.ready = demand.ready.saturating_sub(1);
-            }
         }
     }
 
-    fn demands(&self) -> BTreeMap<AgentName, Demand> {
-        let running = super::report::running(&self.turns);
-        let up = self.agents.iter().filter(|(_, agent)| agent.life.is_up() && !agent.lanes.is_empty());
-        up.filter_map(|(name, agent)| {
-            let policy = self.setup.agents.get(name)?;
-            let ready = agent.lanes.values().filter(|lane| self.is_ready(lane)).count();
-            let ready = u32::try_from(ready).unwrap_or(u32::MAX);
-            let running = running.get(name).copied().unwrap_or(0);
-            Some((name.clone(), Demand { running, ready, running_max: policy.max_turns }))
-        })
-        .collect()
+    /// What an agent has and wants; nothing while its worker takes no turns.
+    fn demand(&self, name: &AgentName) -> Demand {
+        let (Some(agent), Some(policy)) = (self.agents.get(name), self.setup.agents.get(name)) else {
+            return Demand::default();
+        };
+        if !agent.life.is_up() || agent.lanes.is_empty() {
+            return Demand::default();
+        }
+        let ready = agent.lanes.values().filter(|lane| self.is_ready(lane)).count();
+        let next = self.next_of(name).and_then(|id| self.turns.get(&id));
+        let served = next.and_then(|turn| policy.routes.get(turn.route).or_else(|| policy.routes.first()));
+        Demand {
+            running: self.running_of(name),
+            ready: u32::try_from(ready).unwrap_or(u32::MAX),
+            running_max: policy.max_turns,
+            warm: agent.warm && served.is_some_and(|route| route.runtime == Runtime::Codex),
+        }
     }
 
     fn is_ready(&self, lane: &VecDeque<TurnId>) -> bool {
@@ -211,13 +215,17 @@ impl Machine {
 
     /// Codex runs an attempt.
     pub(super) fn started(&mut self, now: Now, name: &AgentName, started: Started, effects: &mut Vec<Effect>) {
-        self.admission.started(name);
+        self.admission.started(now.tick, name);
         let Some(turn) = self.turn_of(started.attempt, name) else { return };
+        let kept = turn.tries.last().is_some_and(|last| last.route.runtime == Runtime::Codex);
         if let Stage::Running { thread, .. } = &mut turn.stage
             && thread.is_none()
         {
             *thread = Some(started.thread.clone());
             effects.push(Effect::Record(Record::AttemptStarted(started.attempt, started.thread, now.wall)));
+        }
+        if let Some(agent) = self.agents.get_mut(name).filter(|_| kept) {
+            agent.warm = true;
         }
     }
 

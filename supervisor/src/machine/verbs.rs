@@ -130,6 +130,7 @@ impl Machine {
                 }
             }
             self.agents.remove(name);
+            self.admission.forget(now.tick, name);
         } else if agent.restart && self.going == Going::Staying {
             self.live(now, name, Life::Start, effects);
         }
@@ -286,6 +287,7 @@ impl Agent {
             lanes: BTreeMap::new(),
             streak: super::streak::Streak::default(),
             isolation: Isolation::Untried,
+            warm: false,
             heard_at: now.tick,
             since: (now.wall, ""),
             exit: String::new(),
