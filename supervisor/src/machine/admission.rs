@@ -93,6 +93,12 @@ impl Admission {
         }
     }
 
+    /// What is known of an agent's wants.
+    #[cfg(test)]
+    pub fn demand(&self, agent: &AgentName) -> Demand {
+        self.agents.get(agent).map(|standing| standing.demand).unwrap_or_default()
+    }
+
     /// The agent is gone, with all that it held.
     pub fn forget(&mut self, now: u64, agent: &AgentName) {
         self.set(now, agent, Demand::default());
