@@ -145,7 +145,7 @@ impl Machine {
         let alert_after = self.setup.alert_after;
         if let Some(agent) = self.agents.get_mut(&name) {
             let text = compared(class, &end.detail);
-            if counts(class) && agent.streak.failed(class, &text, now.wall, alert_after) {
+            if counts(class) && agent.streak.failed(class, &text, Some(id), now.wall, alert_after) {
                 let text = protocol::text::clip(&text, 300).to_owned();
                 self.alert(
                     now,

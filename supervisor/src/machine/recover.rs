@@ -52,7 +52,7 @@ impl Machine {
                 match class {
                     // Told before: recovering must not tell again.
                     Some(class) if counts(class) => {
-                        let _told = agent.streak.failed(class, &told_detail(class, &text), at, u32::MAX);
+                        let _told = agent.streak.failed(class, &told_detail(class, &text), None, at, u32::MAX);
                     }
                     Some(_) => {}
                     None => {
