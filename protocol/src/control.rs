@@ -219,6 +219,8 @@ pub struct LastError {
     pub class: String,
     /// Its words.
     pub text: String,
+    /// The turn that failed; none for the worker itself, and for what an earlier supervisor saw.
+    pub turn: Option<TurnId>,
     /// When, in Unix milliseconds.
     pub at: u64,
     /// How many identical failures in a row; 0 once a turn has completed since.

@@ -105,7 +105,14 @@ impl Machine {
     pub(super) fn act(&mut self, now: Now, name: &AgentName, act: Act, effects: &mut Vec<Effect>) {
         let name = name.clone();
         match act {
-            Act::Sweep(incarnation) => effects.push(Effect::Sweep(name, incarnation)),
+            Act::Sweep(incarnation) => {
+                // Whatever it was about to start has ended with it.
+                self.admission.ended(now.tick, &name);
+                if let Some(agent) = self.agents.get_mut(&name) {
+                    agent.warm = false;
+                }
+                effects.push(Effect::Sweep(name, incarnation));
+            }
             Act::Spawn(incarnation) => {
                 self.last.incarnation = self.last.incarnation.max(incarnation.0);
                 if let Some(agent) = self.agents.get_mut(&name) {
@@ -171,7 +178,12 @@ impl Machine {
                 let text = protocol::text::clip(&text, 2_000).to_owned();
                 Self::event(now, Some(name), None, format!("note: {text}"), effects);
             }
-            FromWorker::Begun(_) | FromWorker::Beat(_) | FromWorker::Hello(_) | FromWorker::Finished(_) => {}
+            FromWorker::Beat(beat) => {
+                if let Some(agent) = self.agents.get_mut(name).filter(|_| beat.children == 0) {
+                    agent.warm = false;
+                }
+            }
+            FromWorker::Begun(_) | FromWorker::Hello(_) | FromWorker::Finished(_) => {}
         }
     }
 
@@ -260,9 +272,7 @@ impl Machine {
         };
         let exit = agent.exit.clone();
         let open: Vec<AttemptId> = self
-            .turns
-            .values()
-            .filter(|turn| turn.of(name))
+            .turns_of(name)
             .filter_map(|turn| if let Stage::Running { attempt, .. } = turn.stage { Some(attempt) } else { None })
             .collect();
         for attempt in open {
@@ -295,12 +305,8 @@ impl Machine {
                 "⛔ Agent {name} has failed: {text}\nNext: `cofferdam logs {name}`, then `cofferdam start {name}`"
             );
             self.alert(now, name, &words, effects);
-            let waiting: Vec<TurnId> = self
-                .turns
-                .values()
-                .filter(|turn| turn.of(name) && !matches!(turn.stage, Stage::Running { .. }))
-                .map(|turn| turn.new.id)
-                .collect();
+            let waiting: Vec<TurnId> =
+                self.turns_of(name).filter(|turn| !turn.runs()).map(|turn| turn.new.id).collect();
             for id in waiting {
                 self.fail_waiting(now, id, FailureClass::WorkerLost, &text, effects);
             }
@@ -320,29 +326,27 @@ impl Machine {
         }
     }
 
-    pub(super) fn fleet_deadlines(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        let names: Vec<AgentName> = self.agents.keys().cloned().collect();
-        for name in names {
-            let Some(agent) = self.agents.get(&name) else { continue };
-            if agent.life.deadline().is_some_and(|by| by <= now.tick) {
-                if let Some(process) = agent.life.process() {
-                    self.given_up(now, &name, process.incarnation, "it was not ready in time");
-                }
-                self.live(now, &name, Life::Timeout, effects);
+    pub(super) fn fleet_deadlines(&mut self, now: Now, name: &AgentName, effects: &mut Vec<Effect>) {
+        let Some(agent) = self.agents.get(name) else { return };
+        if agent.life.deadline().is_some_and(|by| by <= now.tick) {
+            if let Some(process) = agent.life.process() {
+                self.given_up(now, name, process.incarnation, "it was not ready in time");
             }
-            if self.silence_ends(&name).is_some_and(|by| by <= now.tick) {
-                self.wedged(now, &name, "no sign of life", effects);
-            }
+            self.live(now, name, Life::Timeout, effects);
+        }
+        if self.silence_ends(name).is_some_and(|by| by <= now.tick) {
+            self.wedged(now, name, "no sign of life", effects);
         }
     }
 
     fn silence_ends(&self, name: &AgentName) -> Option<u64> {
         let agent = self.agents.get(name).filter(|agent| agent.life.is_heard())?;
-        let busy = !agent.lanes.is_empty() && self.running_of(name) > 0;
-        Some(agent.heard_at + if busy { BUSY_SILENCE_MS } else { IDLE_SILENCE_MS })
+        Some(agent.heard_at + if self.running_of(name) > 0 { BUSY_SILENCE_MS } else { IDLE_SILENCE_MS })
     }
 
-    pub(super) fn fleet_deadline(&self) -> Option<u64> {
-        self.agents.iter().flat_map(|(name, agent)| [agent.life.deadline(), self.silence_ends(name)]).flatten().min()
+    /// See [`Machine::fleet_deadlines`].
+    pub(super) fn fleet_deadline(&self, name: &AgentName) -> Option<u64> {
+        let life = self.agents.get(name).and_then(|agent| agent.life.deadline());
+        [life, self.silence_ends(name)].into_iter().flatten().min()
     }
 }

@@ -45,6 +45,9 @@ pub struct Outbox {
     /// Ticks until which a bot has to pause.
     paused: BTreeMap<String, u64>,
     last: u64,
+    /// When something may be sent next, unless what is above has changed since that was found.
+    next: Option<u64>,
+    changed: bool,
 }
 
 /// What the end of a post means to others.
@@ -79,6 +82,7 @@ impl Outbox {
             }
         }
         self.doubt(now, effects);
+        self.changed = true;
     }
 
     /// What was due when the last supervisor ended may have been sent, and it did not live to write that down. In each
@@ -108,6 +112,7 @@ impl Outbox {
 
     /// The server wants a pause of the bot, in answer to something that is no post.
     pub fn flooded(&mut self, now: Now, bot: &str, ms: u64) {
+        self.changed = true;
         let until = self.paused.entry(bot.to_owned()).or_default();
         *until = (now.tick + ms.min(LATER_MAX_MS)).max(*until);
     }
@@ -120,6 +125,7 @@ impl Outbox {
     /// Makes a post; its record commits before it is delivered.
     pub fn post(&mut self, now: Now, draft: Draft, effects: &mut Vec<Effect>) -> PostId {
         self.last += 1;
+        self.changed = true;
         let post = Post {
             id: PostId(self.last),
             turn: draft.turn,
@@ -144,6 +150,7 @@ impl Outbox {
     pub fn withdraw(&mut self, now: Now, id: PostId, why: &str, effects: &mut Vec<Effect>) -> bool {
         let free = self.posts.get(&id).is_some_and(|w| !w.in_flight && w.post.sent_pieces == 0);
         if free {
+            self.changed = true;
             self.posts.remove(&id);
             effects.push(Effect::Record(Record::PostState(id, PostState::Dead(why.to_owned()), now.wall)));
         }
@@ -155,14 +162,19 @@ impl Outbox {
         u32::try_from(self.posts.values().filter(|w| w.post.to.bot == bot).count()).unwrap_or(u32::MAX)
     }
 
-    /// Sends what may be sent.
+    /// Sends what may be sent. The posts are looked at only if they have changed or one of them is due.
     pub fn pump(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if !self.changed && self.next.is_none_or(|at| at > now.tick) {
+            return;
+        }
         for id in self.due(now.tick) {
             if let Some(waiting) = self.posts.get_mut(&id) {
                 waiting.in_flight = true;
                 effects.push(Effect::Deliver(waiting.post.clone()));
             }
         }
+        self.next = self.look();
+        self.changed = false;
     }
 
     fn due(&self, tick: u64) -> Vec<PostId> {
@@ -212,6 +224,7 @@ impl Outbox {
     ) -> Option<Ended> {
         let waiting = self.posts.get_mut(&id).filter(|w| w.in_flight)?;
         waiting.in_flight = false;
+        self.changed = true;
         let post = &mut waiting.post;
         let (pause, why) = match delivery {
             Delivery::Sent { message, more: false } => {
@@ -281,6 +294,10 @@ impl Outbox {
 
     /// When something may be sent again that has to wait. What waits for a post in flight is none of it.
     pub fn deadline(&self) -> Option<u64> {
+        if self.changed { self.look() } else { self.next }
+    }
+
+    fn look(&self) -> Option<u64> {
         let in_flight = self.in_flight();
         let free = |w: &&Waiting| in_flight.get(w.post.to.bot.as_str()).is_none_or(|n| *n < IN_FLIGHT_MAX);
         self.heads().into_iter().filter(free).map(|w| self.not_before(w)).min()

@@ -272,6 +272,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_stopped_worker_is_woken_to_obey() {
+        let dir = tempfile::tempdir().unwrap();
+        let running = spawn_worker(&spec(dir.path(), "exec sleep 600")).unwrap();
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(running.handle.pid()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+        assert!(running.handle.terminate().unwrap());
+        assert_eq!(running.exited.await, "killed by signal 15 (SIGTERM)");
+    }
+
+    #[tokio::test]
     async fn a_missing_program_is_named_and_a_large_stderr_begins_anew() {
         let dir = tempfile::tempdir().unwrap();
         let mut spec = spec(dir.path(), "");

@@ -27,8 +27,11 @@ impl Driver {
         while let Some(input) = inputs.pop_front() {
             let name = name_of(&input);
             self.machine.handle(self.clock.now(), input, &mut effects);
-            if name != "line" || !effects.is_empty() {
-                let (running, children) = (self.machine.running(), self.machine.children());
+            let (running, children) = (self.machine.running(), self.machine.children());
+            if matches!(name, "line" | "timeout") {
+                // Many a second while Codex talks: they would bury the rest.
+                tracing::debug!(input = name, effects = effects.len(), running, children);
+            } else {
                 tracing::info!(input = name, effects = effects.len(), running, children);
             }
             for effect in effects.drain(..) {
@@ -40,7 +43,12 @@ impl Driver {
 
     fn perform(&mut self, effect: Effect) -> Result<Option<Input>, JournalError> {
         match effect {
-            Effect::Journal(record) => self.journal.append(&record)?,
+            Effect::Journal(record) => {
+                if let Record::Begun(begun) = &record {
+                    tracing::info!(turn = %begun.turn, attempt = %begun.attempt, "turn begins");
+                }
+                self.journal.append(&record)?;
+            }
             Effect::Spawn(id, spec) => return Ok(self.spawn(id, spec)),
             Effect::Write(id, line) => self.with_child(id, |child| child.write(line)),
             Effect::End(id) => self.with_child(id, Handle::end),
@@ -88,6 +96,7 @@ impl Driver {
                 Text::Inline(String::new())
             });
             self.journal.append(&Record::Ended(end.clone()))?;
+            tracing::info!(turn = %end.turn, attempt = %end.attempt, outcome = end.outcome.as_str(), "turn ends");
             let kept = matches!(end.text, Text::File(_)).then(|| end.text.clone());
             self.journaled.insert(end.attempt, kept);
         }

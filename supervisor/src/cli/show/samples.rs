@@ -48,6 +48,7 @@ pub(super) fn agents() -> Vec<AgentRow> {
         ..agent("research", AgentState::Busy, 192)
     };
     let error = |class: &str, text: &str, streak| LastError {
+        turn: (class != "worker").then_some(TurnId(41)),
         class: class.into(),
         text: text.into(),
         at: NOW - 720_000,

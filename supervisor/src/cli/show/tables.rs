@@ -137,6 +137,9 @@ fn trouble(row: &AgentRow, error: &LastError, look: &Look) -> String {
     let of_worker =
         if given_up { "`cofferdam logs AGENT`, then `cofferdam start AGENT`" } else { "`cofferdam logs AGENT`" };
     let advice = advice.unwrap_or(of_worker).replace("AGENT", row.agent.as_str());
+    // Without its number the turn is found in the list.
+    let found = error.turn.map_or(format!("turns {} --failed", row.agent), |turn| format!("turns show {turn}"));
+    let advice = advice.replace("turns show ID", &found);
     let text = wrap(&one_line(&error.text, TROUBLE_CHARACTERS_MAX), look.width, "  ");
     let next = wrap(&format!("next: {advice}"), look.width, "  ");
     format!("\n{head} ({times}{} ago)\n{text}{next}", look.age(error.at))
