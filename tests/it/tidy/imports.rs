@@ -37,7 +37,7 @@ const ROOTS: [(&str, &str); 2] = [("supervisor", "daemon"), ("worker", "driver")
 const VALUES: [(&str, &[&str]); 2] = [("supervisor", &["nouns", "words", "setup"]), ("worker", &["io"])];
 
 /// The edges between leaves that are argued for: who, whom, why.
-const EDGES: [(&str, &str, &str, &str); 12] = [
+const EDGES: [(&str, &str, &str, &str); 13] = [
     ("supervisor", "cli", "config", "`check` and every command read the configuration"),
     ("supervisor", "cli", "control", "a command is a caller of the control socket"),
     ("supervisor", "cli", "process", "`login` starts Codex on the caller's terminal"),
@@ -50,6 +50,7 @@ const EDGES: [(&str, &str, &str, &str); 12] = [
     ("worker", "log", "clock", "a log line carries the time"),
     ("worker", "log", "home", "files are opened alike, 0600"),
     ("worker", "texts", "home", "files are opened alike, 0600"),
+    ("worker", "usage", "sweep", "what is counted is the tree that is swept"),
 ];
 
 /// Which of our packages a package may depend on.
