@@ -1,6 +1,7 @@
 //! What a worker says to the supervisor.
 
 use crate::codec::{self, CodecError};
+use crate::envelope::Bound;
 use crate::frame::Frame;
 use crate::hello::Hello;
 use crate::ids::{AttemptId, TurnId};
@@ -41,6 +42,8 @@ pub struct Ready {
     pub running: Vec<AttemptId>,
     /// How far an agent's processes are kept apart, see [`Isolation`].
     pub isolation: Isolation,
+    /// The configured limits, and what holds each of them here.
+    pub bounds: Vec<Bound>,
 }
 
 /// The rung of containment that is in force for Codex children.
@@ -51,8 +54,24 @@ pub enum Isolation {
     Untried,
     /// A PID and mount namespace for each Codex child.
     Namespace,
+    /// A cgroup for each Codex child and its descendants, no namespace.
+    Cgroup,
+    /// A PID and mount namespace for each Codex child, and a cgroup.
+    NamespaceAndCgroup,
     /// A session each, descendants are looked for: a hostile tool can escape.
     BestEffort,
+}
+
+impl Isolation {
+    /// The rung of a child.
+    pub const fn of(namespace: bool, cgroup: bool) -> Self {
+        match (namespace, cgroup) {
+            (true, true) => Self::NamespaceAndCgroup,
+            (true, false) => Self::Namespace,
+            (false, true) => Self::Cgroup,
+            (false, false) => Self::BestEffort,
+        }
+    }
 }
 
 impl fmt::Display for Isolation {
@@ -60,6 +79,8 @@ impl fmt::Display for Isolation {
         f.write_str(match self {
             Self::Untried => "untried",
             Self::Namespace => "namespace",
+            Self::Cgroup => "cgroup",
+            Self::NamespaceAndCgroup => "namespace+cgroup",
             Self::BestEffort => "best-effort",
         })
     }

@@ -13,6 +13,7 @@ mod effects;
 
 use crate::args::Args;
 use crate::clock::{self, Clock};
+use crate::codex::cgroup::Group;
 use crate::codex::child::Event;
 use crate::codex::nursery::{Handle, Nursery};
 use crate::codex::pipe::Line;
@@ -67,8 +68,17 @@ pub enum DriverError {
     Start(#[source] std::io::Error),
 }
 
+/// What this process was given at its start.
+#[derive(Debug)]
+pub struct Start {
+    /// The mask of its children's files.
+    pub umask: Mode,
+    /// Its agent's cgroup, if there is one.
+    pub group: Option<Group>,
+}
+
 /// Serves the agent until everything is done.
-pub async fn run(args: &Args, umask: Mode) -> Result<(), DriverError> {
+pub async fn run(args: &Args, start: Start) -> Result<(), DriverError> {
     let (journal, reading) = Journal::open(&args.agent_dir)?;
     let listener = link::listen(&args.socket)?;
     let mut terminate =
@@ -76,7 +86,8 @@ pub async fn run(args: &Args, umask: Mode) -> Result<(), DriverError> {
     let (link_sender, mut link_events) = mpsc::channel(EVENTS_MAX);
     let (child_sender, mut child_events) = mpsc::channel(EVENTS_MAX);
     tokio::spawn(link::serve(listener, args.clone(), link_sender));
-    let mut driver = Driver::new(args, umask, journal, reading, child_sender);
+    let mut driver = Driver::new(args, start, journal, reading, child_sender);
+    driver.machine.set_controllers(driver.nursery.controllers());
     say_listening().map_err(DriverError::Start)?;
     let ended = loop {
         if let Err(error) = driver.fire_due() {
@@ -136,7 +147,8 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(args: &Args, umask: Mode, journal: Journal, reading: Reading, child_sender: mpsc::Sender<Event>) -> Self {
+    fn new(args: &Args, start: Start, journal: Journal, reading: Reading, child_sender: mpsc::Sender<Event>) -> Self {
+        let Start { umask, group } = start;
         let texts = Texts::new(&args.agent_dir);
         texts.tidy(&reading.open.keys().copied().collect());
         let clock = Clock::start();
@@ -144,7 +156,7 @@ impl Driver {
         Self {
             args: args.clone(),
             machine: Machine::new(args.incarnation.0),
-            nursery: Nursery::new(args, umask),
+            nursery: Nursery::new(args, umask, group),
             recovered: reading.open.into_values().collect(),
             clock,
             journal,
@@ -329,7 +341,7 @@ impl Driver {
             Event::Rung(isolation, why) => {
                 self.machine.set_isolation(isolation);
                 if let Some(why) = why {
-                    self.tell(FromWorker::Note(format!("Codex children have no namespace of their own: {why}")));
+                    self.tell(FromWorker::Note(why));
                 }
                 Ok(())
             }

@@ -9,6 +9,9 @@ use protocol::from_worker::{Delta, Phase, Progress, Ready};
 use protocol::stable::Finished;
 use protocol::{AgentName, AttemptId, FailureClass, FromWorker, Incarnation, Outcome, ToWorker, TurnId};
 
+/// Limits that a worker may tell of: more than there are keys.
+const BOUNDS_MAX: usize = 32;
+
 /// A worker with running turns beats every 2 s; so long without a word, and it is given up. Milliseconds.
 const BUSY_SILENCE_MS: u64 = 60_000;
 /// A worker without turns beats every 30 s. Milliseconds.
@@ -191,6 +194,7 @@ impl Machine {
     ) {
         if let Some(agent) = self.agents.get_mut(name) {
             agent.isolation = ready.isolation;
+            agent.bounds = ready.bounds.iter().take(BOUNDS_MAX).copied().collect();
         }
         self.live(now, name, Life::Ready(incarnation), effects);
         // One that drains takes nothing new: what it never got is for the next run.

@@ -36,6 +36,7 @@ use admission::Admission;
 use nouns::{CallerId, Conversation, Event, LastNumbers, NewTurn, Now, ReceiptId, Record, Update, Wall};
 use outbox::Outbox;
 use protocol::control::{Refused, RefusedKind, Reply};
+use protocol::envelope::Bound;
 use protocol::from_worker::{Isolation, Phase};
 use protocol::{AgentName, AttemptId, Incarnation, Outcome, Route, TurnId};
 use setup::Setup;
@@ -77,6 +78,8 @@ struct Agent {
     lanes: BTreeMap<String, VecDeque<TurnId>>,
     streak: Streak,
     isolation: Isolation,
+    /// Its limits and what holds each, as its worker told.
+    bounds: Vec<Bound>,
     /// Tick of the last word of its worker.
     heard_at: u64,
     /// When the state of its worker last changed, and what it was then.

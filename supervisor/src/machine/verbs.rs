@@ -286,6 +286,7 @@ impl Agent {
             lanes: BTreeMap::new(),
             streak: super::streak::Streak::default(),
             isolation: Isolation::Untried,
+            bounds: Vec::new(),
             heard_at: now.tick,
             since: (now.wall, ""),
             exit: String::new(),

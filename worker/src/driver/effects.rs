@@ -27,7 +27,7 @@ impl Driver {
         while let Some(input) = inputs.pop_front() {
             let name = name_of(&input);
             self.machine.handle(self.clock.now(), input, &mut effects);
-            if name != "line" || !effects.is_empty() {
+            if !["line", "looked", "timeout"].contains(&name) || !effects.is_empty() {
                 let (running, children) = (self.machine.running(), self.machine.children());
                 tracing::info!(input = name, effects = effects.len(), running, children);
             }
@@ -51,6 +51,7 @@ impl Driver {
             }
             Effect::Tell(news) => self.tell(news),
             Effect::Finish(end, text) => self.finish(end, text)?,
+            Effect::Look => return Ok(Some(Input::Looked(self.nursery.look()))),
             Effect::Leave => self.left = true,
         }
         Ok(None)
@@ -69,6 +70,7 @@ impl Driver {
         let start = Start {
             command: configure.codex_command.clone(),
             view: view(&self.args, configure),
+            limits: configure.limits,
             stop_grace: Duration::from_millis(configure.clocks.stop_grace_ms),
             spec,
         };
@@ -151,7 +153,14 @@ fn view(args: &Args, configure: &Configure) -> View {
     ];
     let given = configure.env.iter().filter(|(name, _)| added.iter().all(|(ours, _)| ours != name)).cloned();
     let env = given.chain(added.clone().map(|(name, value)| (name.to_owned(), value))).collect();
-    View { masked, shown, workspace: homes.workspace, env, root: rustix::process::geteuid().is_root() }
+    View {
+        masked,
+        fixed: Vec::new(),
+        shown,
+        workspace: homes.workspace,
+        env,
+        root: rustix::process::geteuid().is_root(),
+    }
 }
 
 /// The input's kind, for the log: never what it holds.
@@ -174,6 +183,7 @@ const fn name_of(input: &Input) -> &'static str {
         Input::Exited(..) => "exited",
         Input::RolloutRead(..) => "rollout read",
         Input::Recovered(_) => "recovered",
+        Input::Looked(_) => "looked",
         Input::Timeout => "timeout",
     }
 }
