@@ -8,6 +8,7 @@
 //!   cpu_weight, io_weight        kernel (cpu, io)               priority: nice and ionice of Codex children
 //!   cpu_max                      kernel (cpu)                   nothing
 //!   open_files, core_size, ...   rlimit of each process         the same
+//!   disk_max                     upkeep: the worker, between turns
 //! ```
 
 use crate::to_worker::Limits;
@@ -36,6 +37,8 @@ pub enum Limit {
     CoreSize,
     /// Bytes of one file.
     FileSize,
+    /// Bytes of the agent's folder.
+    DiskMax,
 }
 
 impl Limit {
@@ -51,6 +54,7 @@ impl Limit {
             Self::OpenFiles => "open_files",
             Self::CoreSize => "core_size",
             Self::FileSize => "file_size",
+            Self::DiskMax => "disk_max",
         }
     }
 }
@@ -73,6 +77,8 @@ pub enum By {
     Sampling,
     /// A lower priority of Codex children: a share only while others want the same core or disk.
     Priority,
+    /// The worker, between turns: it removes what can be made anew and tells the owners; nothing is refused.
+    Upkeep,
     /// Nothing.
     Nothing,
 }
@@ -85,6 +91,7 @@ impl By {
             Self::Rlimit => "rlimit",
             Self::Sampling => "sampling",
             Self::Priority => "priority",
+            Self::Upkeep => "upkeep",
             Self::Nothing => "nothing",
         }
     }
@@ -138,6 +145,7 @@ pub fn bounds(limits: &Limits, have: Controllers) -> Vec<Bound> {
         (Limit::OpenFiles, wide(limits.open_files), By::Rlimit),
         (Limit::CoreSize, limits.core_size, By::Rlimit),
         (Limit::FileSize, limits.file_size, By::Rlimit),
+        (Limit::DiskMax, limits.disk_max, By::Upkeep),
     ];
     all.into_iter().filter_map(|(limit, value, by)| Some(Bound { limit, value: value?, by })).collect()
 }

@@ -33,6 +33,8 @@ pub enum FromWorker {
     Beat(Beat),
     /// Something that the operator should read.
     Note(String),
+    /// Something that the agent's owners should hear of at once.
+    Alert(String),
 }
 
 /// Homes are rendered, the journal is told: turns may come.
@@ -183,6 +185,7 @@ mod own {
     pub(super) const STEERED: u16 = 37;
     pub(super) const BEAT: u16 = 38;
     pub(super) const NOTE: u16 = 39;
+    pub(super) const ALERT: u16 = 40;
 }
 
 impl FromWorker {
@@ -202,6 +205,7 @@ impl FromWorker {
             Self::Steered(message) => Frame { kind: own::STEERED, body: codec::encode(message)? },
             Self::Beat(message) => Frame { kind: own::BEAT, body: codec::encode(message)? },
             Self::Note(message) => Frame { kind: own::NOTE, body: codec::encode(message)? },
+            Self::Alert(message) => Frame { kind: own::ALERT, body: codec::encode(message)? },
         })
     }
 
@@ -221,6 +225,7 @@ impl FromWorker {
             own::STEERED => Self::Steered(codec::decode(&frame.body)?),
             own::BEAT => Self::Beat(codec::decode(&frame.body)?),
             own::NOTE => Self::Note(codec::decode(&frame.body)?),
+            own::ALERT => Self::Alert(codec::decode(&frame.body)?),
             _ => return Ok(None),
         }))
     }

@@ -179,6 +179,8 @@ pub struct Limits {
     pub core_size: Option<u64>,
     /// Bytes of a file that one process writes.
     pub file_size: Option<u64>,
+    /// Bytes of the agent's folder, of which its owners are told.
+    pub disk_max: Option<u64>,
 }
 
 /// The clocks of a turn and of a worker, in milliseconds.

@@ -1,5 +1,6 @@
 //! What an agent may see and touch of the others, of the supervisor and of their secrets: nothing.
 
+mod disk;
 mod files;
 mod limits;
 mod numbers;

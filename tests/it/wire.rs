@@ -119,6 +119,7 @@ fn from_worker() -> Vec<FromWorker> {
         FromWorker::Steered(Steered { attempt, turn: TurnId(7), taken: true }),
         FromWorker::Beat(Beat { running: 1, children: 2 }),
         FromWorker::Note("n".into()),
+        FromWorker::Alert("a".into()),
     ]
 }
 

@@ -85,8 +85,9 @@ pub async fn run(args: &Args, start: Start) -> Result<(), DriverError> {
         tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(DriverError::Start)?;
     let (link_sender, mut link_events) = mpsc::channel(EVENTS_MAX);
     let (child_sender, mut child_events) = mpsc::channel(EVENTS_MAX);
+    let (disk_sender, mut disk_events) = mpsc::channel(1);
     tokio::spawn(link::serve(listener, args.clone(), link_sender));
-    let mut driver = Driver::new(args, start, journal, reading, child_sender);
+    let mut driver = Driver::new(args, start, (journal, reading), child_sender, disk_sender);
     driver.machine.set_controllers(driver.nursery.controllers());
     say_listening().map_err(DriverError::Start)?;
     let ended = loop {
@@ -100,6 +101,7 @@ pub async fn run(args: &Args, start: Start) -> Result<(), DriverError> {
         let handled = tokio::select! {
             Some(event) = link_events.recv() => driver.on_link(event),
             Some(event) = child_events.recv() => driver.on_child(event),
+            Some(bytes) = disk_events.recv() => driver.take(Input::DiskLooked(bytes)),
             _ = terminate.recv() => driver.take(Input::Terminate),
             () = sleep_until(driver.clock.instant(due)) => Ok(()),
         };
@@ -131,6 +133,8 @@ struct Driver {
     texts: Texts,
     nursery: Arc<Nursery>,
     child_sender: mpsc::Sender<Event>,
+    /// Where the size of the agent's folder is told.
+    disk_sender: mpsc::Sender<u64>,
     children: BTreeMap<ChildId, Handle>,
     session: Option<Session>,
     /// The session has been told to the machine.
@@ -147,7 +151,13 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(args: &Args, start: Start, journal: Journal, reading: Reading, child_sender: mpsc::Sender<Event>) -> Self {
+    fn new(
+        args: &Args,
+        start: Start,
+        (journal, reading): (Journal, Reading),
+        child_sender: mpsc::Sender<Event>,
+        disk_sender: mpsc::Sender<u64>,
+    ) -> Self {
         let Start { umask, group } = start;
         let texts = Texts::new(&args.agent_dir);
         texts.tidy(&reading.open.keys().copied().collect());
@@ -162,6 +172,7 @@ impl Driver {
             journal,
             texts,
             child_sender,
+            disk_sender,
             children: BTreeMap::new(),
             session: None,
             linked: false,

@@ -7,6 +7,8 @@
 
 use crate::sweep;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// What a tree of processes uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,6 +55,31 @@ impl Usage {
         self.cpu_ms = self.cpu_ms.saturating_add(other.cpu_ms);
         self.io_bytes = self.io_bytes.saturating_add(other.io_bytes);
     }
+}
+
+/// Files and folders that are looked at below one folder; the rest counts as nothing.
+const ENTRIES_MAX: usize = 500_000;
+
+/// Bytes that a folder holds on disk, as `du` counts them, without what other file systems hold. Blocks: a tenth of a
+/// second for 100,000 files.
+pub fn of_folder(dir: &Path) -> u64 {
+    let Ok(device) = fs::symlink_metadata(dir).map(|data| data.dev()) else { return 0 };
+    let (mut bytes, mut entries, mut folders) = (0_u64, 0, vec![dir.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            entries += 1;
+            let Ok(data) = entry.metadata() else { continue };
+            // A file with several names counts for each: what is told is a warning, not a bill.
+            bytes = bytes.saturating_add(data.blocks().saturating_mul(512));
+            if data.is_dir() && data.dev() == device {
+                folders.push(entry.path());
+            }
+            if entries >= ENTRIES_MAX {
+                return bytes;
+            }
+        }
+    }
+    bytes
 }
 
 fn of_process(pid: u32) -> Usage {
@@ -106,6 +133,20 @@ mod tests {
         let stat = "42 (a) R 1) ) S 41 1 1 0 -1 4194560 0 0 0 0 7 5 0 0 20 0 1 0 777 0";
         assert_eq!(cpu_ms(stat), 120);
         assert_eq!((cpu_ms(""), cpu_ms("1 (x) S")), (0, 0));
+    }
+
+    #[test]
+    fn a_folder_counts_what_is_below_it_and_follows_no_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let (inside, outside) = (dir.path().join("in"), dir.path().join("out"));
+        for folder in [&inside.join("deep"), &outside] {
+            fs::create_dir_all(folder).unwrap();
+            fs::write(folder.join("file"), vec![1; 1 << 20]).unwrap();
+        }
+        std::os::unix::fs::symlink(&outside, inside.join("link")).unwrap();
+        let bytes = of_folder(&inside);
+        assert!((1 << 20..2 << 20).contains(&bytes), "{bytes}");
+        assert_eq!(of_folder(&dir.path().join("none")), 0);
     }
 
     #[test]

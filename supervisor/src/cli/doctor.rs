@@ -175,6 +175,7 @@ fn of_bound(agent: &Agent, bound: Bound) -> Finding {
         By::Priority => {
             finding(Level::Warn, "by priority of Codex and its tools: no share is guaranteed").remedy(DELEGATE)
         }
+        By::Upkeep => finding(Level::Ok, "by its worker, between turns; nothing is refused, owners are told at 80 %"),
         By::Nothing => finding(Level::Fail, "by nothing on this host").remedy(DELEGATE),
     }
 }

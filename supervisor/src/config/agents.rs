@@ -211,6 +211,7 @@ fn limits(section: &Section<'_>, sink: &mut Sink) -> Limits {
         open_files: small(section.get("open_files")),
         core_size: section.get("core_size"),
         file_size: section.get("file_size"),
+        disk_max: section.get("disk_max"),
     }
 }
 

@@ -211,6 +211,8 @@ pub struct Limits {
     pub core_size: Option<u64>,
     /// Bytes of a file that one process writes.
     pub file_size: Option<u64>,
+    /// Bytes of the agent's folder, of which its owners are told.
+    pub disk_max: Option<u64>,
 }
 
 impl Limits {
@@ -226,6 +228,7 @@ impl Limits {
             open_files: self.open_files,
             core_size: self.core_size,
             file_size: self.file_size,
+            disk_max: self.disk_max,
         }
     }
 }

@@ -245,6 +245,7 @@ fn the_defaults_of_the_table_are_those_of_the_code() {
         ("agents.*.limits.io_weight", a.limits.io_weight.map_or("none".into(), |n| n.to_string())),
         ("agents.*.limits.open_files", a.limits.open_files.map_or("none".into(), |n| n.to_string())),
         ("agents.*.limits.core_size", a.limits.core_size.map_or("none".into(), show_size)),
+        ("agents.*.limits.disk_max", a.limits.disk_max.map_or("none".into(), show_size)),
         ("agents.*.limits.file_size", a.limits.file_size.map_or("none".into(), show_size)),
         ("cgroup", if config.cgroup == Cgroup::Auto { "auto".into() } else { String::new() }),
     ]);

@@ -9,6 +9,9 @@ use protocol::from_worker::{Delta, Phase, Progress, Ready};
 use protocol::stable::Finished;
 use protocol::{AgentName, AttemptId, FailureClass, FromWorker, Incarnation, Outcome, ToWorker, TurnId};
 
+/// Between two alerts that one worker may send to its owners, in milliseconds.
+const WORKER_ALERT_PAUSE_MS: u64 = 60_000;
+
 /// Limits that a worker may tell of: more than there are keys.
 const BOUNDS_MAX: usize = 32;
 
@@ -174,8 +177,20 @@ impl Machine {
                 let text = protocol::text::clip(&text, 2_000).to_owned();
                 Self::event(now, Some(name), None, format!("note: {text}"), effects);
             }
+            FromWorker::Alert(text) => self.worker_alert(now, name, &text, effects),
             FromWorker::Begun(_) | FromWorker::Beat(_) | FromWorker::Hello(_) | FromWorker::Finished(_) => {}
         }
+    }
+
+    /// A worker wants the owners told. One that does nothing else reaches them once a minute; the rest is for the record.
+    fn worker_alert(&mut self, now: Now, name: &AgentName, text: &str, effects: &mut Vec<Effect>) {
+        let text = protocol::text::clip(text, 1_000);
+        let Some(agent) = self.agents.get_mut(name) else { return };
+        if agent.alert_from.is_some_and(|from| now.tick < from) {
+            return Self::event(now, Some(name), None, format!("note: {text}"), effects);
+        }
+        agent.alert_from = Some(now.tick + WORKER_ALERT_PAUSE_MS);
+        self.alert(now, name, &format!("\u{26a0}\u{fe0f} Agent {name}: {text}"), effects);
     }
 
     fn hear(&mut self, name: &AgentName, incarnation: Incarnation, now: Now) -> bool {

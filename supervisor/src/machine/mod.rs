@@ -78,6 +78,8 @@ struct Agent {
     lanes: BTreeMap<String, VecDeque<TurnId>>,
     streak: Streak,
     isolation: Isolation,
+    /// Before this tick its worker cannot send another alert.
+    alert_from: Option<u64>,
     /// Its limits and what holds each, as its worker told.
     bounds: Vec<Bound>,
     /// Tick of the last word of its worker.

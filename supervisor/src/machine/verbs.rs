@@ -286,6 +286,7 @@ impl Agent {
             lanes: BTreeMap::new(),
             streak: super::streak::Streak::default(),
             isolation: Isolation::Untried,
+            alert_from: None,
             bounds: Vec::new(),
             heard_at: now.tick,
             since: (now.wall, ""),

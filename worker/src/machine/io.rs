@@ -78,6 +78,8 @@ pub enum Input {
     RolloutRead(AttemptId, Rollout),
     /// A journal of the last incarnation held these open attempts.
     Recovered(Vec<protocol::journal::Standing>),
+    /// Bytes that the agent's folder holds, as [`Effect::LookAtDisk`] asked.
+    DiskLooked(u64),
     /// What the agent's processes use, as [`Effect::Look`] asked.
     Looked(Sample),
     /// The deadline has come.
@@ -197,6 +199,10 @@ pub enum Effect {
     Finish(Box<Finished>, String),
     /// Look at what the agent's processes use.
     Look,
+    /// Look at how much the agent's folder holds; that may take a while.
+    LookAtDisk,
+    /// Remove Codex' log databases: no child lives.
+    PruneLogs,
     /// Everything is done: leave with exit code 0.
     Leave,
 }

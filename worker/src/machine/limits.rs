@@ -145,6 +145,7 @@ mod tests {
         open_files: None,
         core_size: None,
         file_size: None,
+        disk_max: None,
     };
 
     fn sample(children: &[(u64, u32)], others: (u64, u32)) -> Sample {

@@ -17,6 +17,7 @@ mod app_server;
 mod approval;
 mod attempts;
 mod children;
+mod disk;
 mod ends;
 mod event;
 mod exec;
@@ -35,6 +36,7 @@ mod turn;
 mod verdict;
 
 use children::Child;
+use disk::Disk;
 use io::{ChildId, Effect, Input, Tick};
 use leave::Leaving;
 use protocol::envelope::Controllers;
@@ -69,6 +71,7 @@ pub struct Machine {
     controllers: Controllers,
     /// When the agent's processes are looked at next.
     look_at: Option<Tick>,
+    disk: Disk,
     wall: Option<(Tick, Wall)>,
     now: Tick,
     turns: BTreeMap<AttemptId, Turn>,
@@ -98,6 +101,7 @@ impl Machine {
             isolation: Isolation::Untried,
             controllers: Controllers::default(),
             look_at: None,
+            disk: Disk::default(),
             wall: None,
             now: Tick(0),
             turns: BTreeMap::new(),
@@ -138,6 +142,7 @@ impl Machine {
             Input::Exited(child, exit) => self.exited(now, child, &exit, effects),
             Input::RolloutRead(attempt, rollout) => self.rollout_read(now, attempt, &rollout, effects),
             Input::Recovered(standings) => self.recovered(now, standings, effects),
+            Input::DiskLooked(bytes) => self.disk_looked(now, bytes, effects),
             Input::Looked(sample) => self.looked(now, &sample, effects),
             Input::Timeout => self.timeout(now, effects),
         }
@@ -154,7 +159,13 @@ impl Machine {
         let children = self.children.values().filter_map(|child| child.clock().map(|by| (by, "child")));
         let session = self.session.iter().flat_map(|session| session.deadlines(&clocks));
         let look = self.look_at.map(|at| (at, "look"));
-        turns.chain(children).chain(session).chain(look).chain(self.leave_deadline(&clocks)).min_by_key(|(by, _)| *by)
+        turns
+            .chain(children)
+            .chain(session)
+            .chain(look)
+            .chain(self.disk_deadline())
+            .chain(self.leave_deadline(&clocks))
+            .min_by_key(|(by, _)| *by)
     }
 
     /// Sets the rung of containment that the driver found; told with every `Started` and `Ready` from then on.
@@ -216,6 +227,7 @@ impl Machine {
         self.retire_session(now, effects);
         self.leave(now, effects);
         self.plan_look(now);
+        self.keep_disk(now, effects);
     }
 }
 

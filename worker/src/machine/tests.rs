@@ -2,6 +2,7 @@
 
 mod app;
 mod bench;
+mod disk;
 mod exec;
 mod life;
 mod limits;
