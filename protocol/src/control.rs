@@ -4,6 +4,7 @@
 //! read serialise to the JSON that the README promises.
 
 use crate::codec::{self, CodecError};
+use crate::envelope::Bound;
 use crate::frame::Frame;
 use crate::ids::{AgentName, AttemptId, TurnId};
 use crate::text::Text;
@@ -210,6 +211,8 @@ pub struct AgentRow {
     pub phase_since: Option<u64>,
     /// The rung of containment of its Codex children.
     pub isolation: String,
+    /// Its limits, and what holds each of them on this host.
+    pub limits: Vec<Bound>,
 }
 
 /// The latest failure of an agent.

@@ -28,6 +28,7 @@ use crate::machine::Machine;
 use crate::machine::nouns::{CallerId, ReceiptId};
 use crate::machine::words::{Effect, Input};
 use crate::notify;
+use crate::process::cgroup::Groups;
 use crate::process::signal::Handle;
 use crate::process::usage::Sampler;
 use crate::store::{CommitTicket, Store, StoreState};
@@ -98,6 +99,8 @@ struct Daemon {
     receipts: BTreeMap<ReceiptId, hear::Receipt>,
     last_receipt: u64,
     sampler: Arc<Mutex<Sampler>>,
+    /// Where agents have cgroups, if they can.
+    groups: Option<Arc<Groups>>,
     leaving: bool,
     /// The tick at which we leave even if the ledger takes nothing.
     leave_by: Option<u64>,
@@ -182,6 +185,7 @@ async fn start(config: Config, environment: Environment) -> Result<Started, (u8,
     let setup = served::setup(&config, &environment, ledger);
     let now = clock.now();
     let (machine, first) = Machine::recover(now, setup, memory, now.wall ^ ledger);
+    let groups = workers::groups(&config);
     let sampler = Sampler::new().map_err(|e| unusable(&e))?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (words, words_receiver) = mpsc::channel(WORDS_MAX);
@@ -218,6 +222,7 @@ async fn start(config: Config, environment: Environment) -> Result<Started, (u8,
         receipts: BTreeMap::new(),
         last_receipt: 0,
         sampler: Arc::new(Mutex::new(sampler)),
+        groups,
         leaving: false,
         leave_by: None,
     };
@@ -350,6 +355,9 @@ impl Daemon {
             tracing::error!("the ledger took too long to close; what it holds is whole");
         }
         self.workers.clear();
+        if let Some(groups) = &self.groups {
+            groups.leave();
+        }
         self.callers_end().await;
     }
 

@@ -9,6 +9,12 @@ use protocol::from_worker::{Delta, Phase, Progress, Ready};
 use protocol::stable::Finished;
 use protocol::{AgentName, AttemptId, FailureClass, FromWorker, Incarnation, Outcome, ToWorker, TurnId};
 
+/// Between two alerts that one worker may send to its owners, in milliseconds.
+const WORKER_ALERT_PAUSE_MS: u64 = 60_000;
+
+/// Limits that a worker may tell of: more than there are keys.
+const BOUNDS_MAX: usize = 32;
+
 /// A worker with running turns beats every 2 s; so long without a word, and it is given up. Milliseconds.
 const BUSY_SILENCE_MS: u64 = 60_000;
 /// A worker without turns beats every 30 s. Milliseconds.
@@ -183,8 +189,20 @@ impl Machine {
                     agent.warm = false;
                 }
             }
+            FromWorker::Alert(text) => self.worker_alert(now, name, &text, effects),
             FromWorker::Begun(_) | FromWorker::Hello(_) | FromWorker::Finished(_) => {}
         }
+    }
+
+    /// A worker wants the owners told. One that does nothing else reaches them once a minute; the rest is for the record.
+    fn worker_alert(&mut self, now: Now, name: &AgentName, text: &str, effects: &mut Vec<Effect>) {
+        let text = protocol::text::clip(text, 1_000);
+        let Some(agent) = self.agents.get_mut(name) else { return };
+        if agent.alert_from.is_some_and(|from| now.tick < from) {
+            return Self::event(now, Some(name), None, format!("note: {text}"), effects);
+        }
+        agent.alert_from = Some(now.tick + WORKER_ALERT_PAUSE_MS);
+        self.alert(now, name, &format!("\u{26a0}\u{fe0f} Agent {name}: {text}"), effects);
     }
 
     fn hear(&mut self, name: &AgentName, incarnation: Incarnation, now: Now) -> bool {
@@ -203,6 +221,7 @@ impl Machine {
     ) {
         if let Some(agent) = self.agents.get_mut(name) {
             agent.isolation = ready.isolation;
+            agent.bounds = ready.bounds.iter().take(BOUNDS_MAX).copied().collect();
         }
         self.live(now, name, Life::Ready(incarnation), effects);
         // One that drains takes nothing new: what it never got is for the next run.

@@ -40,6 +40,7 @@ use nouns::{CallerId, Conversation, Event, LastNumbers, NewTurn, Now, ReceiptId,
 use outbox::Outbox;
 use overview::{Overview, Row};
 use protocol::control::{Refused, RefusedKind, Reply};
+use protocol::envelope::Bound;
 use protocol::from_worker::{Isolation, Phase};
 use protocol::{AgentName, AttemptId, Incarnation, Outcome, Route, TurnId};
 use setup::Setup;
@@ -85,6 +86,10 @@ struct Agent {
     isolation: Isolation,
     /// A Codex that is kept between turns runs, as far as its worker told.
     warm: bool,
+    /// Before this tick its worker cannot send another alert.
+    alert_from: Option<u64>,
+    /// Its limits and what holds each, as its worker told.
+    bounds: Vec<Bound>,
     /// Tick of the last word of its worker.
     heard_at: u64,
     /// When the state of its worker last changed.

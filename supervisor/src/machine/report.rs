@@ -33,6 +33,7 @@ impl Machine {
                     phase: doing.map(|d| format!("{} {}", d.phase.as_str(), d.detail).trim().to_owned()),
                     phase_since: doing.map(|d| d.since),
                     isolation: agent.isolation.to_string(),
+                    limits: agent.bounds.clone(),
                 }
             })
             .collect()

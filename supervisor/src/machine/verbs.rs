@@ -280,6 +280,8 @@ impl Agent {
             streak: super::streak::Streak::default(),
             isolation: Isolation::Untried,
             warm: false,
+            alert_from: None,
+            bounds: Vec::new(),
             heard_at: now.tick,
             since: now.wall,
             exit: String::new(),
