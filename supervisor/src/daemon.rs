@@ -14,6 +14,7 @@ mod hear;
 mod log;
 mod looks;
 mod perform;
+mod pulse;
 mod served;
 mod telegram;
 mod texts;
@@ -98,6 +99,7 @@ struct Daemon {
     receipts: BTreeMap<ReceiptId, hear::Receipt>,
     last_receipt: u64,
     sampler: Arc<Mutex<Sampler>>,
+    pulse: pulse::Pulse,
     leaving: bool,
 }
 
@@ -216,6 +218,7 @@ async fn start(config: Config, environment: Environment) -> Result<Started, (u8,
         receipts: BTreeMap::new(),
         last_receipt: 0,
         sampler: Arc::new(Mutex::new(sampler)),
+        pulse: pulse::Pulse::begin(clock.now().tick),
         leaving: false,
     };
     Ok((daemon, inbox, first, server))
@@ -231,8 +234,8 @@ impl Daemon {
                 return ExitCode::SUCCESS;
             }
             let now = self.clock.now();
-            let due = self.machine.deadline();
-            let wait = due.map(|(tick, _)| Clock::until(now, tick));
+            let due = self.machine.deadline().map_or(u64::MAX, |(tick, _)| tick);
+            let wait = Clock::until(now, due.min(self.pulse.due()));
             tokio::select! {
                 committed = front(&mut self.pending) => {
                     if let Err(error) = committed {
@@ -254,7 +257,7 @@ impl Daemon {
                 Some(()) = inbox.terminate.recv() => self.handle(Input::Leave),
                 Some(()) = inbox.interrupt.recv() => self.handle(Input::ShutDown),
                 Some(()) = inbox.hangup.recv() => self.reload(None),
-                () = sleep(wait) => self.handle(Input::Timeout),
+                () = tokio::time::sleep(wait) => self.timeout(due),
                 () = beat(watchdog.as_mut()) => notify::alive(),
             }
         }
@@ -262,6 +265,7 @@ impl Daemon {
 
     /// Gives an input to the machine and queues what it wants.
     fn handle(&mut self, input: Input) {
+        self.feel_pulse();
         let now = self.clock.now();
         let mut effects = Vec::new();
         tracing::trace!(?input, state = self.machine.word(), "input");
@@ -360,13 +364,6 @@ async fn front(pending: &mut VecDeque<Group>) -> Result<(), crate::store::Commit
             }
             committed
         }
-        None => std::future::pending().await,
-    }
-}
-
-async fn sleep(wait: Option<Duration>) {
-    match wait {
-        Some(wait) => tokio::time::sleep(wait).await,
         None => std::future::pending().await,
     }
 }

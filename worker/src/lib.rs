@@ -15,7 +15,8 @@
 //! * `machine/`: decides.
 //! * [`journal`], [`texts`]: what must survive this process.
 //! * [`home`]: the agent's `CODEX_HOME` and `HOME`.
-//! * [`codex`]: starts, feeds, contains and ends Codex children; [`sweep`] finds what they left.
+//! * [`codex`]: starts, feeds, contains and ends Codex children; [`sweep`] finds what they left,
+//!   [`usage`] reads what a process has used up.
 //! * [`clock`], [`log`]: the only reader of time, the only writer of the agent's log.
 
 pub mod args;
@@ -30,6 +31,7 @@ pub mod log;
 pub mod machine;
 pub mod sweep;
 pub mod texts;
+pub mod usage;
 
 use args::Args;
 use rustix::fs::Mode;

@@ -9,10 +9,6 @@ use protocol::from_worker::{Delta, Phase, Progress, Ready};
 use protocol::stable::Finished;
 use protocol::{AgentName, AttemptId, FailureClass, FromWorker, Incarnation, Outcome, ToWorker, TurnId};
 
-/// A worker with running turns beats every 2 s; so long without a word, and it is given up. Milliseconds.
-const BUSY_SILENCE_MS: u64 = 60_000;
-/// A worker without turns beats every 30 s. Milliseconds.
-const IDLE_SILENCE_MS: u64 = 120_000;
 /// Longest words about an end that are kept, in bytes.
 const EXIT_WORDS_MAX: usize = 300;
 
@@ -29,7 +25,7 @@ impl Machine {
             }
             Input::Linked(name, linked) => {
                 if let Some(agent) = self.agents.get_mut(&name) {
-                    agent.heard_at = now.tick;
+                    (agent.heard_at, agent.read_out) = (now.tick, None);
                 }
                 self.live(now, &name, Life::Linked(linked), effects);
             }
@@ -52,6 +48,7 @@ impl Machine {
                 self.live(now, &name, Life::Exited(incarnation), effects);
             }
             Input::Swept(name, incarnation, swept) => self.swept(now, &name, incarnation, &swept, effects),
+            Input::ReadOut(name, incarnation) => self.read_out(now, &name, incarnation, effects),
             Input::Update(..)
             | Input::Polling(..)
             | Input::Delivered(..)
@@ -62,6 +59,7 @@ impl Machine {
             | Input::Reloaded(..)
             | Input::ReloadRefused(..)
             | Input::Leave
+            | Input::Lagged(_)
             | Input::ShutDown
             | Input::LedgerStuck(_)
             | Input::LedgerWell
@@ -165,7 +163,7 @@ impl Machine {
                 self.started(now, name, started, effects);
             }
             FromWorker::Progress(progress) => self.progress(now, name, &progress, effects),
-            FromWorker::Delta(delta) => self.delta(name, &delta, effects),
+            FromWorker::Delta(delta) => self.delta(now, name, &delta, effects),
             FromWorker::Steered(s) => self.steered(now, name, &s, effects),
             FromWorker::Note(text) => {
                 let text = protocol::text::clip(&text, 2_000).to_owned();
@@ -173,12 +171,6 @@ impl Machine {
             }
             FromWorker::Begun(_) | FromWorker::Beat(_) | FromWorker::Hello(_) | FromWorker::Finished(_) => {}
         }
-    }
-
-    fn hear(&mut self, name: &AgentName, incarnation: Incarnation, now: Now) -> bool {
-        let Some(agent) = self.agents.get_mut(name).filter(|a| a.life.is_present(incarnation)) else { return false };
-        agent.heard_at = now.tick;
-        true
     }
 
     fn ready(
@@ -202,23 +194,20 @@ impl Machine {
     fn progress(&mut self, now: Now, name: &AgentName, progress: &Progress, effects: &mut Vec<Effect>) {
         let Some(turn) = self.turn_of(progress.attempt, name) else { return };
         let detail = protocol::text::clip(&progress.detail, 200).to_owned();
-        let same = turn.doing.as_ref().is_some_and(|d| d.phase == progress.phase && d.detail == detail);
-        if !same {
-            turn.doing =
-                Some(Doing { phase: progress.phase, detail: detail.clone(), since_tick: now.tick, since: now.wall });
-        }
+        turn.doing =
+            Some(Doing { phase: progress.phase, detail: detail.clone(), seen: now, before_ms: progress.for_ms });
         let event = SendEvent::Progress { turn: turn.new.id, phase: progress.phase.as_str().to_owned(), detail };
         for caller in &turn.callers {
             effects.push(Effect::Reply(*caller, Reply::Event(event.clone())));
         }
     }
 
-    fn delta(&mut self, name: &AgentName, delta: &Delta, effects: &mut Vec<Effect>) {
+    fn delta(&mut self, now: Now, name: &AgentName, delta: &Delta, effects: &mut Vec<Effect>) {
         let Some(turn) = self.turn_of(delta.attempt, name) else { return };
         if let Some(doing) = &mut turn.doing
-            && doing.phase == Phase::Thinking
+            && matches!(doing.phase, Phase::Thinking | Phase::Waiting | Phase::Busy | Phase::Silent)
         {
-            doing.phase = Phase::Answering;
+            *doing = Doing { phase: Phase::Answering, detail: String::new(), seen: now, before_ms: 0 };
         }
         let event = SendEvent::Delta { turn: turn.new.id, text: delta.text.clone() };
         for caller in &turn.callers {
@@ -309,17 +298,6 @@ impl Machine {
         self.rested(now, name, effects);
     }
 
-    /// A worker that gives no sign of life is killed; its replacement reads its journal.
-    pub(super) fn wedged(&mut self, now: Now, name: &AgentName, why: &str, effects: &mut Vec<Effect>) {
-        if let Some(agent) = self.agents.get_mut(name) {
-            agent.heard_at = now.tick;
-            why.clone_into(&mut agent.exit);
-            agent.streak.worker(why, now.wall);
-            Self::event(now, Some(name), None, format!("worker given up: {why}"), effects);
-            self.live(now, name, Life::Wedged, effects);
-        }
-    }
-
     pub(super) fn fleet_deadlines(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let names: Vec<AgentName> = self.agents.keys().cloned().collect();
         for name in names {
@@ -330,19 +308,12 @@ impl Machine {
                 }
                 self.live(now, &name, Life::Timeout, effects);
             }
-            if self.silence_ends(&name).is_some_and(|by| by <= now.tick) {
-                self.wedged(now, &name, "no sign of life", effects);
-            }
         }
-    }
-
-    fn silence_ends(&self, name: &AgentName) -> Option<u64> {
-        let agent = self.agents.get(name).filter(|agent| agent.life.is_heard())?;
-        let busy = !agent.lanes.is_empty() && self.running_of(name) > 0;
-        Some(agent.heard_at + if busy { BUSY_SILENCE_MS } else { IDLE_SILENCE_MS })
+        self.look_for_hung(now, effects);
     }
 
     pub(super) fn fleet_deadline(&self) -> Option<u64> {
-        self.agents.iter().flat_map(|(name, agent)| [agent.life.deadline(), self.silence_ends(name)]).flatten().min()
+        let lives = self.agents.values().filter_map(|agent| agent.life.deadline()).min();
+        lives.into_iter().chain(self.heart_deadline()).min()
     }
 }

@@ -17,6 +17,7 @@ mod commands;
 mod control;
 mod endings;
 mod fleet;
+mod heartbeat;
 pub mod joins;
 pub mod lifecycle;
 pub mod nouns;
@@ -37,14 +38,11 @@ use nouns::{CallerId, Conversation, Event, LastNumbers, NewTurn, Now, ReceiptId,
 use outbox::Outbox;
 use protocol::control::{Refused, RefusedKind, Reply};
 use protocol::from_worker::{Isolation, Phase};
-use protocol::{AgentName, AttemptId, Incarnation, Outcome, Route, TurnId};
+use protocol::{AgentName, AttemptId, FromWorker, Incarnation, Outcome, Route, TurnId};
 use setup::Setup;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use streak::Streak;
 use words::{Asker, Effect, Input};
-
-/// A timeout that comes so late means that this host or we were stopped meanwhile. Milliseconds.
-const SLEPT_MS: u64 = 5_000;
 
 /// Everything that the supervisor knows while it runs.
 #[derive(Debug)]
@@ -64,8 +62,7 @@ pub struct Machine {
     ledger_stuck: Option<String>,
     /// Updates that came while the ledger could not take them. Bounded: a bot waits for the receipts of its last batch.
     held: Vec<(ReceiptId, Update)>,
-    /// When the next timeout was due, as of the last input.
-    due: Option<u64>,
+    hearts: heartbeat::Hearts,
     random: u64,
 }
 
@@ -79,6 +76,8 @@ struct Agent {
     isolation: Isolation,
     /// Tick of the last word of its worker.
     heard_at: u64,
+    /// Its worker is silent, and its socket was asked for at this tick.
+    read_out: Option<u64>,
     /// When the state of its worker last changed, and what it was then.
     since: (Wall, &'static str),
     /// How its worker last ended.
@@ -109,6 +108,8 @@ struct Turn {
     callers: BTreeSet<CallerId>,
     status: status::Status,
     accepted_tick: u64,
+    /// The tick at which a worker that has it and does not end it is given up.
+    until: u64,
     /// The conversation's generation when it was sent: an answer after /new does not bring the old thread back.
     generation: u64,
 }
@@ -140,8 +141,22 @@ enum Stage {
 struct Doing {
     phase: Phase,
     detail: String,
-    since_tick: u64,
-    since: Wall,
+    /// When that was heard.
+    seen: Now,
+    /// How long it had been so by then, in milliseconds.
+    before_ms: u64,
+}
+
+impl Doing {
+    /// For how long it has been so, in milliseconds.
+    const fn age(&self, now: Now) -> u64 {
+        now.tick.saturating_sub(self.seen.tick).saturating_add(self.before_ms)
+    }
+
+    /// Since when.
+    const fn since(&self) -> Wall {
+        self.seen.wall.saturating_sub(self.before_ms)
+    }
 }
 
 /// A conversation's current thread.
@@ -188,7 +203,11 @@ impl Machine {
         if self.going == Going::Gone {
             return Self::too_late(&input, effects);
         }
-        self.forgive_our_sleep(now);
+        if let Input::Said(name, incarnation, FromWorker::Beat(_)) = &input {
+            // The commonest word of an idle fleet: nothing follows from it but that the worker lives.
+            self.hear(name, *incarnation, now);
+            return;
+        }
         match input {
             // Not taken and not confirmed: the channel keeps it as well.
             Input::Update(receipt, update) if self.ledger_stuck.is_some() => self.held.push((receipt, *update)),
@@ -208,6 +227,7 @@ impl Machine {
             Input::ShutDown => self.shut_down(now, effects),
             Input::LedgerStuck(why) => self.ledger_stuck = Some(why),
             Input::LedgerWell => self.ledger_well(now, effects),
+            Input::Lagged(late_ms) => self.lagged(now, late_ms),
             Input::Timeout => {}
             Input::Spawned(..)
             | Input::SpawnFailed(..)
@@ -216,10 +236,10 @@ impl Machine {
             | Input::LinkLost(..)
             | Input::Said(..)
             | Input::Exited(..)
-            | Input::Swept(..) => self.of_worker(now, input, effects),
+            | Input::Swept(..)
+            | Input::ReadOut(..) => self.of_worker(now, input, effects),
         }
         self.settle(now, effects);
-        self.due = self.deadline().map(|(at, _)| at);
     }
 
     /// We are gone: what comes now is for the next supervisor. Nothing of it is taken, so nothing of it is lost.
@@ -235,16 +255,6 @@ impl Machine {
         for (receipt, update) in std::mem::take(&mut self.held) {
             self.update(now, update, effects);
             effects.push(Effect::Receipt(receipt));
-        }
-    }
-
-    /// A timeout that comes far too late means that we slept, not the workers: their words wait behind it.
-    fn forgive_our_sleep(&mut self, now: Now) {
-        let late = self.due.map_or(0, |due| now.tick.saturating_sub(due));
-        if late >= SLEPT_MS {
-            for agent in self.agents.values_mut() {
-                agent.heard_at += late + SLEPT_MS;
-            }
         }
     }
 

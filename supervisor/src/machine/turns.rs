@@ -2,6 +2,7 @@
 
 use super::admission::{Demand, Limits};
 use super::nouns::{Conversation, NewAttempt, NewTurn, Now, Record, Source, UpdateId};
+use super::setup::Agent as Policy;
 use super::words::{Effect, PROMPT_BYTES_MAX};
 use super::{Going, Machine, Stage, Try, Turn};
 use protocol::from_worker::Started;
@@ -13,6 +14,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 const QUEUED_MAX_MS: u64 = 24 * 60 * 60 * 1_000;
 /// From the wish to stop a turn to the end of a worker that does not react. Milliseconds.
 const STOP_WITHIN_MS: u64 = 20_000;
+/// What a worker gets beyond `turn_timeout` to end a turn by itself: its interrupt, the ladder with its graces, the
+/// proof, and its own start. Milliseconds.
+const TURN_SLACK_MS: u64 = 60_000;
+/// Graces in the longest ladder of a worker, rounded up.
+const TURN_SLACK_GRACES: u64 = 8;
 
 /// A turn that somebody wants.
 #[derive(Debug)]
@@ -160,6 +166,7 @@ impl Machine {
         let attempt = AttemptId(self.last.attempt);
         let thread = current.id.clone();
         turn.stage = Stage::Running { attempt, incarnation, thread: None };
+        turn.until = now.tick.saturating_add(longest(policy));
         turn.doing = None;
         turn.tries.push(Try { attempt, route: route.clone(), thread: thread.clone(), outcome: None });
         self.attempts.insert(attempt, id);
@@ -188,10 +195,14 @@ impl Machine {
         effects: &mut Vec<Effect>,
     ) {
         let mut again = Vec::new();
+        let longest = self.setup.agents.get(name).map_or(0, longest);
         for turn in self.turns.values_mut().filter(|turn| turn.of(name)) {
             if let Stage::Running { attempt, incarnation: sent_to, .. } = &mut turn.stage {
                 *sent_to = incarnation;
                 let attempt = *attempt;
+                if !running.contains(&attempt) {
+                    turn.until = turn.until.max(now.tick.saturating_add(longest));
+                }
                 if let Some((_, by)) = &mut turn.stopping {
                     *by = now.tick + STOP_WITHIN_MS;
                 }
@@ -262,7 +273,11 @@ impl Machine {
                         && *by <= now.tick
                     {
                         *by = now.tick + STOP_WITHIN_MS;
-                        stuck.push(turn.new.conversation.agent.clone());
+                        stuck.push((turn.new.conversation.agent.clone(), "it did not stop a turn"));
+                    }
+                    if turn.until <= now.tick {
+                        turn.until = now.tick + STOP_WITHIN_MS;
+                        stuck.push((turn.new.conversation.agent.clone(), "it did not end a turn whose time was over"));
                     }
                 }
             }
@@ -270,10 +285,10 @@ impl Machine {
         for id in late {
             self.cancel(now, id, "it waited a whole day without its turn".into(), effects);
         }
-        for name in stuck {
+        for (name, why) in stuck {
             // One that is being started or sought has not heard of the stop yet.
             if self.agents.get(&name).is_some_and(|agent| agent.life.is_heard()) {
-                self.wedged(now, &name, "it did not stop a turn", effects);
+                self.wedged(now, &name, why, effects);
             }
         }
     }
@@ -283,7 +298,7 @@ impl Machine {
         let of = |turn: &Turn| match turn.stage {
             Stage::Pausing { until } => Some(until),
             Stage::Queued | Stage::Offered => Some(turn.accepted_tick + QUEUED_MAX_MS),
-            Stage::Running { .. } => turn.stopping.as_ref().map(|(_, by)| *by),
+            Stage::Running { .. } => Some(turn.stopping.as_ref().map_or(turn.until, |(_, by)| turn.until.min(*by))),
         };
         self.turns.values().filter_map(of).min()
     }
@@ -303,6 +318,7 @@ impl Turn {
             callers: BTreeSet::new(),
             status: super::status::Status::default(),
             accepted_tick: tick,
+            until: u64::MAX,
             generation: 0,
         }
     }
@@ -316,6 +332,12 @@ impl Turn {
     pub(super) fn of(&self, agent: &AgentName) -> bool {
         self.new.conversation.agent == *agent
     }
+}
+
+/// How long a worker may have a turn: its own limit and all that it takes to enforce it. Milliseconds.
+pub(super) fn longest(policy: &Policy) -> u64 {
+    let graces = policy.stop_grace_ms.saturating_mul(TURN_SLACK_GRACES);
+    policy.turn_ms.saturating_add(graces).saturating_add(TURN_SLACK_MS)
 }
 
 fn unknown(name: &AgentName) -> String {

@@ -287,6 +287,7 @@ impl Agent {
             streak: super::streak::Streak::default(),
             isolation: Isolation::Untried,
             heard_at: now.tick,
+            read_out: None,
             since: (now.wall, ""),
             exit: String::new(),
             killed: false,

@@ -37,13 +37,14 @@ const ROOTS: [(&str, &str); 2] = [("supervisor", "daemon"), ("worker", "driver")
 const VALUES: [(&str, &[&str]); 2] = [("supervisor", &["nouns", "words", "setup"]), ("worker", &["io"])];
 
 /// The edges between leaves that are argued for: who, whom, why.
-const EDGES: [(&str, &str, &str, &str); 12] = [
+const EDGES: [(&str, &str, &str, &str); 13] = [
     ("supervisor", "cli", "config", "`check` and every command read the configuration"),
     ("supervisor", "cli", "control", "a command is a caller of the control socket"),
     ("supervisor", "cli", "process", "`login` starts Codex on the caller's terminal"),
     ("worker", "codex", "args", "a Codex bears the mark that the worker got at birth"),
     ("worker", "codex", "log", "what Codex says on stderr goes to the agent's log"),
     ("worker", "codex", "sweep", "a turn's end sweeps what its Codex left"),
+    ("worker", "codex", "usage", "a look at a Codex reads what its processes have used up"),
     ("worker", "journal", "home", "files are opened alike, 0600"),
     ("worker", "link", "args", "the socket's path comes from birth"),
     ("worker", "link", "home", "folders are made alike, 0700"),

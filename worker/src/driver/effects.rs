@@ -27,7 +27,7 @@ impl Driver {
         while let Some(input) = inputs.pop_front() {
             let name = name_of(&input);
             self.machine.handle(self.clock.now(), input, &mut effects);
-            if name != "line" || !effects.is_empty() {
+            if !matches!(name, "line" | "looked") || !effects.is_empty() {
                 let (running, children) = (self.machine.running(), self.machine.children());
                 tracing::info!(input = name, effects = effects.len(), running, children);
             }
@@ -48,6 +48,10 @@ impl Driver {
             Effect::ReadRollout { attempt, thread, from_bytes } => {
                 let read = rollout::read(&self.args.agent_dir.join("codex-home"), &thread, from_bytes);
                 return Ok(Some(Input::RolloutRead(attempt, read)));
+            }
+            Effect::Look(id, threads) => {
+                let vitals = self.looks.look(id, &self.args.agent_dir.join("codex-home"), &threads);
+                return Ok(Some(Input::Looked(id, Box::new(vitals))));
             }
             Effect::Tell(news) => self.tell(news),
             Effect::Finish(end, text) => self.finish(end, text)?,
@@ -173,6 +177,7 @@ const fn name_of(input: &Input) -> &'static str {
         Input::LineTooLong(..) => "line too long",
         Input::Exited(..) => "exited",
         Input::RolloutRead(..) => "rollout read",
+        Input::Looked(..) => "looked",
         Input::Recovered(_) => "recovered",
         Input::Timeout => "timeout",
     }

@@ -4,4 +4,5 @@ mod app;
 mod bench;
 mod exec;
 mod life;
+mod liveness;
 mod promises;
