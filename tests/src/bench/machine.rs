@@ -43,6 +43,8 @@ impl Fleet {
         // Runs are numbered in the order in which agents are started: by name.
         names.sort();
         let policy = Policy {
+            heartbeat_ms: 15_000,
+            turn_ms: 3_600_000,
             routes: vec![Route { runtime: Runtime::Codex, provider: "openai".into(), model: "gpt-5.5".into() }],
             max_turns: 3,
             queue_max: 64,
@@ -103,7 +105,7 @@ fn answer(effect: Effect) -> Option<Vec<Input>> {
         Effect::Sweep(agent, run) => Some(vec![Input::Swept(agent, run, Swept { journal: None, ..Swept::default() })]),
         Effect::Spawn(agent, run) => {
             let linked = Linked { incarnation: run, pid: 2, accord: Accord::Full };
-            let ready = Ready { running: Vec::new(), isolation: Isolation::Untried };
+            let ready = Ready { running: Vec::new(), isolation: Isolation::Untried, bounds: Vec::new() };
             Some(vec![
                 Input::Spawned(agent.clone(), run, 2),
                 Input::Linked(agent.clone(), linked),
