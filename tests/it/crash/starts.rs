@@ -70,7 +70,7 @@ fn with_bad_worker(script: &str, before: impl FnOnce(&World)) -> World {
     fs::write(&program, text).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let text = fs::read_to_string(world.config()).unwrap();
-    world.write_config(&text.replace(&format!("{:?}", real), &format!("{program:?}")));
+    world.write_config(&text.replace(&real.display().to_string(), &program.display().to_string()));
     before(&world);
     world.run();
     world.wait_ps("good", "the good agent", |row| row["state"] == "ready");

@@ -16,7 +16,7 @@ use supervisor::machine::words::{Effect, Input, Linked, Swept};
 const BATCH: u32 = 200;
 
 /// Beats of idle workers, and `health`, beside ten agents and beside a thousand.
-pub(super) fn inputs(plan: &Plan, table: &mut Table) -> Result<(), Fault> {
+pub(super) fn inputs(plan: &Plan, _table: &mut Table) -> Result<(), Fault> {
     Table::heading("decisions");
     for count in [10, 1_000] {
         let mut fleet = Fleet::ready(count)?;
@@ -24,7 +24,6 @@ pub(super) fn inputs(plan: &Plan, table: &mut Table) -> Result<(), Fault> {
         Table::row(&format!("a beat of a worker, {count} agents, us"), &fleet.measure(beats, Fleet::beat));
         Table::row(&format!("a question for health, {count} agents, us"), &fleet.measure(beats, Fleet::health));
     }
-    let _ = table;
     Ok(())
 }
 
@@ -98,20 +97,20 @@ impl Fleet {
     }
 }
 
-/// What the leaves answer on the way to a worker that is ready.
+/// What the leaves answer on the way to a worker that is ready; nothing to all else.
 fn answer(effect: Effect) -> Option<Vec<Input>> {
-    match effect {
-        Effect::Dial(agent, run) => Some(vec![Input::LinkFailed(agent, run, "nobody is there".into())]),
-        Effect::Sweep(agent, run) => Some(vec![Input::Swept(agent, run, Swept { journal: None, ..Swept::default() })]),
-        Effect::Spawn(agent, run) => {
-            let linked = Linked { incarnation: run, pid: 2, accord: Accord::Full };
-            let ready = Ready { running: Vec::new(), isolation: Isolation::Untried, bounds: Vec::new() };
-            Some(vec![
-                Input::Spawned(agent.clone(), run, 2),
-                Input::Linked(agent.clone(), linked),
-                Input::Said(agent, run, FromWorker::Ready(ready)),
-            ])
-        }
-        _ => None,
+    if let Effect::Dial(agent, run) = effect {
+        return Some(vec![Input::LinkFailed(agent, run, "nobody is there".into())]);
     }
+    if let Effect::Sweep(agent, run) = effect {
+        return Some(vec![Input::Swept(agent, run, Swept::default())]);
+    }
+    let Effect::Spawn(agent, run) = effect else { return None };
+    let linked = Linked { incarnation: run, pid: 2, accord: Accord::Full };
+    let ready = Ready { running: Vec::new(), isolation: Isolation::Untried, bounds: Vec::new() };
+    Some(vec![
+        Input::Spawned(agent.clone(), run, 2),
+        Input::Linked(agent.clone(), linked),
+        Input::Said(agent, run, FromWorker::Ready(ready)),
+    ])
 }
