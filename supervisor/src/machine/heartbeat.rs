@@ -33,6 +33,8 @@ pub(super) struct Hearts {
     lagged_until: u64,
     /// When the next worker may be given up.
     next_at: u64,
+    /// No worker is due before this tick: nobody is looked at until then, as words come by the hundred a second.
+    look_at: u64,
 }
 
 impl Machine {
@@ -56,11 +58,26 @@ impl Machine {
         let Some(agent) = self.agents.get_mut(name).filter(|a| a.life.is_present(incarnation)) else { return false };
         agent.heard_at = now.tick;
         agent.read_out = None;
+        self.hearts.look_at = self.hearts.look_at.min(now.tick.saturating_add(self.heartbeat_of(name)));
         true
     }
 
     /// Asks for the socket of the worker that has been silent for the longest, if it was for too long.
     pub(super) fn look_for_hung(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if self.hearts.look_at > now.tick {
+            return;
+        }
+        self.ask_the_oldest(now, effects);
+        let next = self.agents.keys().filter_map(|name| self.heart_due(name)).min();
+        self.hearts.look_at = next.map_or(u64::MAX, |at| at.max(now.tick + 1));
+    }
+
+    /// Timeouts may have changed: everybody is looked at again.
+    pub(super) fn look_soon(&mut self) {
+        self.hearts.look_at = 0;
+    }
+
+    fn ask_the_oldest(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let due = self.agents.keys().filter(|name| self.heart_due(name).is_some_and(|by| by <= now.tick));
         let oldest = due.min_by_key(|name| self.agents.get(*name).map(|agent| agent.heard_at)).cloned();
         let Some(name) = oldest else { return };
@@ -119,6 +136,6 @@ impl Machine {
 
     /// See [`Machine::look_for_hung`].
     pub(super) fn heart_deadline(&self) -> Option<u64> {
-        self.agents.keys().filter_map(|name| self.heart_due(name)).min()
+        self.agents.values().any(|agent| agent.life.is_heard()).then_some(self.hearts.look_at)
     }
 }

@@ -138,6 +138,7 @@ impl Machine {
     /// The configuration was read again: only agents and bots whose part of it changed are touched.
     pub(super) fn reloaded(&mut self, now: Now, caller: Option<CallerId>, setup: Setup, effects: &mut Vec<Effect>) {
         let old = std::mem::replace(&mut self.setup, setup);
+        self.look_soon();
         let mut notes = Vec::new();
         self.reload_agents(now, &old, &mut notes, effects);
         self.reload_bots(&old, &mut notes, effects);
