@@ -30,11 +30,9 @@ impl Machine {
                 self.live(now, &name, Life::SpawnFailed(incarnation), effects);
             }
             Input::Linked(name, linked) => {
-                if let Some(agent) = self.agents.get_mut(&name) {
-                    agent.heard_at = now.tick;
-                    agent.heart = super::heartbeat::Heart::default();
-                }
+                let incarnation = linked.incarnation;
                 self.live(now, &name, Life::Linked(linked), effects);
+                self.hear(&name, incarnation, now);
             }
             Input::LinkFailed(name, incarnation, why) => {
                 let why = format!("no session with the worker: {why}");

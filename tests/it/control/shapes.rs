@@ -42,7 +42,7 @@ fn listings_have_the_keys_that_scripts_know() {
     assert_eq!((&health["status"], &health["agents"]["busy"]), (&"ok".into(), &1.into()), "{health:#}");
     assert_eq!(keys(&health["channels"][0]), words("channel state waiting"), "{health:#}");
     let queue = world.cli(&["queue", "a", "--json"]).json();
-    assert_eq!(keys(&queue[1]), words("turn conversation place accepted_at prompt"), "{queue:#}");
+    assert_eq!(keys(&queue[1]), words("turn conversation place accepted_at prompt phase phase_since"), "{queue:#}");
     let turns = world.cli(&["turns", "--json"]).json();
     let contract = "turn agent conversation state class accepted_at ended_at attempts prompt";
     assert_eq!(keys(&turns[0]), words(contract), "{turns:#}");

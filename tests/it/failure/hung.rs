@@ -1,7 +1,7 @@
 //! A worker that hangs: it is found by its silence, killed with its tree and replaced, and nobody else notices.
 
 use crate::both::{AGENTS, Sending, ask, both, held};
-use crate::scenes::{codex_pids, on};
+use crate::scenes::{appears, codex_pids, on};
 use cofferdam_tests::processes::{is_alive, signal};
 use cofferdam_tests::wait::{LIMIT, until};
 use cofferdam_tests::world::World;
@@ -64,6 +64,28 @@ fn a_worker_that_is_stopped_for_a_moment_is_let_live() {
         signal(worker, Signal::SIGCONT);
         assert_eq!(sending.finished(&world)["text"], "echo: late");
         assert_eq!((world.worker(agent), &world.ps(agent)["restarts"]), (worker, &0.into()));
+    }
+    world.shut_down();
+}
+
+#[test]
+fn a_supervisor_that_was_stopped_gives_up_nobody() {
+    let world = both("heartbeat_timeout = \"6s\"", "").start();
+    let workers = AGENTS.map(|agent| world.worker(agent));
+    let flag = world.workspace("app").join("flag");
+    let sending = Sending::new(&world, "app", "c", &format!("[[tool sleep 9; echo on > {}]] work", flag.display()));
+    world.wait_ps("app", "the tool", |row| row["phase"].as_str().is_some_and(|phase| phase.contains("sleep 9")));
+    signal(workers[1], Signal::SIGSTOP);
+    signal(world.pid(), Signal::SIGSTOP);
+    appears(&world, &flag);
+    // Longer than the timeout has passed, and it is the supervisor that slept: the stopped worker gets the time again.
+    signal(world.pid(), Signal::SIGCONT);
+    assert_eq!(world.cli(&["health"]).code, 0);
+    signal(workers[1], Signal::SIGCONT);
+    assert!(sending.finished(&world)["text"].as_str().unwrap().contains("work"));
+    assert_eq!(ask(&world, "cli", "c", "hello"), "echo: hello");
+    for (agent, worker) in AGENTS.into_iter().zip(workers) {
+        assert_eq!((world.worker(agent), &world.ps(agent)["restarts"]), (worker, &0.into()), "{}", world.story());
     }
     world.shut_down();
 }

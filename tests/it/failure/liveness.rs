@@ -91,3 +91,17 @@ fn a_hung_compaction_is_interrupted_and_its_sibling_goes_on() {
     assert_eq!(ask(&world, "app", "full", "and on"), "echo: and on");
     world.shut_down();
 }
+
+#[test]
+fn a_hung_turn_does_not_live_on_its_siblings_work() {
+    let world = both("silence_timeout = \"4s\"\nmax_turns = 2", "").start();
+    let burn = "[[tool timeout 20 sh -c 'while :; do :; done']] burnt";
+    let sibling = Sending::new(&world, "app", "sibling", burn);
+    does(&world, "app", "in a tool");
+    let codex = codex_pid(&world, "app");
+    let end = world.send("app", "hung", "[[hang]] hm");
+    assert_eq!(end["class"], FailureClass::CodexSilent.as_str(), "{end}\n{}", world.story());
+    assert!(answer(&world, &sibling.finished(&world)).contains("burnt"));
+    assert_eq!(codex_pid(&world, "app"), codex, "the interrupt was answered: nobody was replaced");
+    world.shut_down();
+}
