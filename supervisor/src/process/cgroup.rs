@@ -237,23 +237,28 @@ pub(super) struct Ended {
 pub(super) fn end(agent_dir: &Path) -> Ended {
     let Some(group) = recorded(agent_dir) else { return Ended::default() };
     let ended = members(&group, 0).len();
-    for pause in PAUSES_MS {
-        kill(&group);
-        if !is_populated(&group) {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(pause));
-    }
-    remove(&group, 0);
+    kill_and_remove(&group);
     let left = members(&group, 0).len();
     Ended { ended: ended.saturating_sub(left), left }
 }
 
-/// Removes what a supervisor of this state has left, if nothing runs in it. For tests and for hosts that are cleaned.
+/// Ends and removes all that a supervisor of this state has left in cgroups: when its state goes for good. Blocks for at most
+/// 2 s.
 pub fn remove_all(state_dir: &Path) {
     if let Ok(groups) = Groups::find(&Wish::Auto, state_dir) {
-        remove(&groups.root, 0);
+        kill_and_remove(&groups.root);
     }
+}
+
+fn kill_and_remove(group: &Path) {
+    for pause in PAUSES_MS {
+        kill(group);
+        if !is_populated(group) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(pause));
+    }
+    remove(group, 0);
 }
 
 fn kill(group: &Path) {
