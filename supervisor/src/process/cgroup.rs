@@ -143,6 +143,10 @@ impl Groups {
     /// Writes an agent's limits where there are controllers for them. Returns what the kernel did not take.
     pub fn limit(&self, agent: &AgentName, limits: &Limits) -> Vec<String> {
         let group = self.of(agent);
+        // The last supervisor may have taken them back from a worker that stayed.
+        if group.exists() {
+            hand_down(&group);
+        }
         let number = |value: Option<u64>| value.map_or_else(|| "max".to_owned(), |n| n.to_string());
         let weight = |value: Option<u32>| value.unwrap_or(100).to_string();
         let quota = limits.cpu_max.map(|percent| u64::from(percent) * CPU_PERIOD_US / 100);
@@ -170,10 +174,25 @@ impl Groups {
         Controllers { memory: has("memory"), pids: has("pids"), cpu: has("cpu"), io: has("io") }
     }
 
-    /// Removes the root if no agent's group is left.
+    /// We leave, and workers may stay. Removes the root if no agent's group is left, and takes the controllers back, bottom
+    /// up, if our first group was left for them: systemd starts our successor in that group, which it can only while it
+    /// hands nothing down. Until then the workers' own looks hold memory and processes.
     pub fn leave(&self) {
+        if holds_us(&self.base.join(OURS)) {
+            self.take_back();
+        }
         // One that is not empty is in use.
         drop(fs::remove_dir(&self.root));
+    }
+
+    fn take_back(&self) {
+        let agents = below(&self.root, 0);
+        for group in agents.iter().chain([&self.root, &self.base]) {
+            for name in CONTROLLERS {
+                // One that was not handed down is not taken back.
+                drop(fs::write(group.join("cgroup.subtree_control"), format!("-{name}")));
+            }
+        }
     }
 }
 
@@ -218,23 +237,28 @@ pub(super) struct Ended {
 pub(super) fn end(agent_dir: &Path) -> Ended {
     let Some(group) = recorded(agent_dir) else { return Ended::default() };
     let ended = members(&group, 0).len();
-    for pause in PAUSES_MS {
-        kill(&group);
-        if !is_populated(&group) {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(pause));
-    }
-    remove(&group, 0);
+    kill_and_remove(&group);
     let left = members(&group, 0).len();
     Ended { ended: ended.saturating_sub(left), left }
 }
 
-/// Removes what a supervisor of this state has left, if nothing runs in it. For tests and for hosts that are cleaned.
+/// Ends and removes all that a supervisor of this state has left in cgroups: when its state goes for good. Blocks for at most
+/// 2 s.
 pub fn remove_all(state_dir: &Path) {
     if let Ok(groups) = Groups::find(&Wish::Auto, state_dir) {
-        remove(&groups.root, 0);
+        kill_and_remove(&groups.root);
     }
+}
+
+fn kill_and_remove(group: &Path) {
+    for pause in PAUSES_MS {
+        kill(group);
+        if !is_populated(group) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(pause));
+    }
+    remove(group, 0);
 }
 
 fn kill(group: &Path) {
@@ -432,6 +456,22 @@ mod tests {
         assert!(!group.exists());
         groups.leave();
         assert!(!groups.root().exists());
+    }
+
+    #[test]
+    fn controllers_are_taken_back_from_the_bottom_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let (base, root) = (dir.path().to_owned(), dir.path().join("cofferdam-x"));
+        let groups = Groups { base: base.clone(), root: root.clone() };
+        fs::create_dir_all(root.join("a/child-1")).unwrap();
+        groups.take_back();
+        let order: Vec<_> = [root.join("a"), root, base]
+            .map(|group| fs::metadata(group.join("cgroup.subtree_control")).unwrap().modified().unwrap())
+            .into();
+        assert!(order.is_sorted(), "{order:?}");
+        assert!(!groups.root.join("a/child-1/cgroup.subtree_control").exists());
+        // A group that is not ours to give back is left as it is.
+        assert!(!holds_us(&groups.base.join(OURS)));
     }
 
     #[test]

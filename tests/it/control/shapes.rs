@@ -31,8 +31,9 @@ fn listings_have_the_keys_that_scripts_know() {
     let rows = world.cli(&["ps", "--json"]).json();
     assert_eq!(rows.as_array().map(Vec::len), Some(2));
     let contract = "agent wanted state pid incarnation runtime model running queued rss_bytes processes restarts \
-                    last_error since phase phase_since isolation";
+                    last_error since phase phase_since isolation limits";
     assert_eq!(keys(&rows[0]), words(contract), "{rows:#}");
+    assert_eq!(keys(&rows[0]["limits"][0]), words("limit value by"), "{rows:#}");
     assert_eq!(keys(&rows[0]["last_error"]), words("class text turn at streak"), "{rows:#}");
     assert_eq!((&rows[0]["state"], &rows[0]["running"], &rows[0]["queued"]), (&"busy".into(), &1.into(), &1.into()));
     assert_eq!((&rows[1]["runtime"], &rows[1]["last_error"]), (&"codex-cli".into(), &Value::Null));
