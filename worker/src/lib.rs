@@ -32,6 +32,7 @@ pub mod sweep;
 pub mod texts;
 
 use args::Args;
+use protocol::version::Release;
 use rustix::fs::Mode;
 use std::io::Write;
 use std::process::ExitCode;
@@ -54,7 +55,8 @@ pub mod exit {
 const OOM_SCORE_ADDED: i32 = 100;
 
 /// The worker's program.
-pub fn main() -> ExitCode {
+pub fn main(release: Release) -> ExitCode {
+    release.begin();
     match Args::parse(std::env::args().skip(1)).map_err(|e| (exit::USAGE, e.to_string())).and_then(|args| serve(&args))
     {
         Ok(()) => ExitCode::from(exit::DONE),

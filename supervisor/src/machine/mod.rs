@@ -13,6 +13,7 @@
 //! on them; nothing waits without a deadline; no agent's trouble holds another's.
 
 pub mod admission;
+mod births;
 mod commands;
 mod control;
 mod endings;
@@ -24,6 +25,7 @@ pub mod outbox;
 mod recover;
 mod report;
 pub mod restart;
+mod rolling;
 mod router;
 pub mod setup;
 pub mod status;
@@ -91,6 +93,12 @@ struct Agent {
     stuck: bool,
     /// Not in the configuration any more: forget it once it is down.
     removed: bool,
+    /// Its latest worker, as the ledger has it.
+    known: Option<nouns::WorkerRecord>,
+    /// Its worker is of an earlier build.
+    outdated: bool,
+    /// It is being replaced for that, until the next one is up.
+    renewing: bool,
 }
 
 /// A turn that has no end yet.
@@ -120,6 +128,8 @@ struct Try {
     /// The thread that it resumes.
     thread: Option<String>,
     outcome: Option<Outcome>,
+    /// A worker has said that it has it: if no journal knows it any more, it must not be begun anew.
+    begun: bool,
 }
 
 /// Where a turn stands.
@@ -211,6 +221,7 @@ impl Machine {
             Input::Timeout => {}
             Input::Spawned(..)
             | Input::SpawnFailed(..)
+            | Input::Found(..)
             | Input::Linked(..)
             | Input::LinkFailed(..)
             | Input::LinkLost(..)
@@ -252,6 +263,7 @@ impl Machine {
     fn settle(&mut self, now: Now, effects: &mut Vec<Effect>) {
         self.fleet_deadlines(now, effects);
         self.turn_deadlines(now, effects);
+        self.roll(now, effects);
         self.admit(now, effects);
         self.show_status(now, effects);
         self.outbox.pump(now, effects);

@@ -10,6 +10,7 @@ mod agents;
 mod chats;
 mod ledger;
 mod restarts;
+mod rolling;
 mod simulation;
 mod turns;
 mod worker;

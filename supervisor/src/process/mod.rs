@@ -5,6 +5,7 @@
 //!                             >-- signal.rs: Handle +
 //!   adopt.rs --- no child ---'     (a pidfd)        '--- terminate, kill
 //!
+//!   identity.rs   who a process is: boot, number, start; who holds a lock
 //!   sweep.rs   what carries a dead worker's mark is ended, its journal is read
 //!   usage.rs   memory and number of processes of each agent
 //! ```
@@ -13,6 +14,7 @@
 
 pub mod adopt;
 pub mod exit;
+pub mod identity;
 pub mod signal;
 pub mod spawn;
 pub mod sweep;

@@ -34,6 +34,8 @@ fn agent(name: &str, state: AgentState, seconds: u64) -> AgentRow {
         phase: None,
         phase_since: None,
         isolation: "namespace".into(),
+        build: Some("0.1.0".into()),
+        outdated: false,
     }
 }
 
@@ -87,6 +89,7 @@ pub(super) fn health() -> Health {
             channel("console", "ok", 0),
             channel("telegram:ops_bot", "the token was refused (401): check token_file", 3),
         ],
+        upgrade_failed: None,
     }
 }
 
