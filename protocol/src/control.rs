@@ -1,7 +1,5 @@
 //! What the command line asks the supervisor, and what it answers.
-//!
-//! One request a connection; answers follow until [`Reply::Done`] or [`Reply::Refused`]. The answers that a script may
-//! read serialise to the JSON that the README promises.
+//! One request a connection; answers follow until [`Reply::Done`] or [`Reply::Refused`]. What scripts read is its JSON.
 
 use crate::codec::{self, CodecError};
 use crate::envelope::Bound;
@@ -22,7 +20,7 @@ pub enum Request {
     Send(Send),
     /// The latest turns.
     Turns(Turns),
-    /// The whole story of one turn.
+    /// The story of one turn.
     Turn(TurnId),
     /// What waits at an agent.
     Queue(AgentName),
@@ -34,6 +32,8 @@ pub enum Request {
     Retry(TurnId),
     /// Read the configuration again.
     Reload,
+    /// Let this program (an absolute path) take the supervisor's place.
+    Upgrade(String),
     /// End everything: after the turns that run, or at once.
     Shutdown {
         /// Do not wait for turns that run.
@@ -213,6 +213,10 @@ pub struct AgentRow {
     pub isolation: String,
     /// Its limits, and what holds each of them on this host.
     pub limits: Vec<Bound>,
+    /// Its worker's build.
+    pub build: Option<String>,
+    /// Its file was replaced, or it is of an earlier build: it is replaced once nothing runs.
+    pub outdated: bool,
 }
 
 /// The latest failure of an agent.
@@ -268,6 +272,8 @@ pub struct Health {
     pub ledger: String,
     /// One row a channel.
     pub channels: Vec<ChannelRow>,
+    /// Why the latest upgrade failed.
+    pub upgrade_failed: Option<String>,
 }
 
 /// One channel's health.
@@ -469,7 +475,6 @@ pub const REPLY_KIND: u16 = 49;
 
 impl Request {
     /// The frame of this request.
-    ///
     /// # Errors
     /// When it passes the frame limit.
     pub fn to_frame(&self) -> Result<Frame, CodecError> {

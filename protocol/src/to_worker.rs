@@ -217,6 +217,8 @@ pub struct Begin {
     pub prompt: Text,
     /// Where it runs.
     pub route: Route,
+    /// A worker has begun it before: one that does not know it has lost its journal, and must not begin it anew.
+    pub begun: bool,
 }
 
 /// Give this text to a running turn.

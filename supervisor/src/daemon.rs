@@ -18,6 +18,8 @@ mod pulse;
 mod served;
 mod telegram;
 mod texts;
+mod upgrade;
+mod waits;
 mod workers;
 
 use crate::channel::telegram::{Heard, Http};
@@ -54,6 +56,9 @@ const HEARD_MAX: usize = 64;
 /// How long the ledger and the last answers may take when we leave.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long what still runs outside the loop may take once everything is closed.
+const LAST_TASKS: Duration = Duration::from_secs(1);
+
 /// Exit code of a bug, as sysexits.h has it.
 const EXIT_BUG: u8 = 70;
 /// Exit code of what may work later: another supervisor holds the folders.
@@ -68,6 +73,10 @@ enum Word {
     Input(Input),
     /// A worker process runs; the handle is ours to keep.
     Spawned(AgentName, protocol::Incarnation, Handle),
+    /// An old worker that says no good hello; the handle is ours to keep.
+    Found(AgentName, protocol::Incarnation, Handle),
+    /// Whether another program can take our place.
+    Successor(CallerId, Result<upgrade::Successor, String>),
     /// A worker said hello; the handle is there if the process is not our child.
     Dialled(Box<crate::link::Dialled>, Option<Handle>),
     /// The configuration was read again.
@@ -106,6 +115,10 @@ struct Daemon {
     leaving: bool,
     /// The tick at which we leave even if the ledger takes nothing.
     leave_by: Option<u64>,
+    /// The program that takes our place once we have left.
+    successor: Option<upgrade::Successor>,
+    /// Why the last one could not.
+    upgrade_failed: Option<String>,
 }
 
 /// The receiving ends of the loop.
@@ -128,9 +141,12 @@ pub fn run(loaded: Loaded) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     match runtime {
         Ok(runtime) => {
-            let code = runtime.block_on(serve(loaded, environment));
-            runtime.shutdown_timeout(Duration::from_secs(1));
-            code
+            let (code, successor) = runtime.block_on(serve(loaded, environment));
+            runtime.shutdown_timeout(LAST_TASKS);
+            match successor {
+                Some(successor) => successor.take_over(),
+                None => code,
+            }
         }
         Err(error) => {
             tracing::error!(%error, "cannot start the runtime");
@@ -139,12 +155,12 @@ pub fn run(loaded: Loaded) -> ExitCode {
     }
 }
 
-async fn serve(loaded: Loaded, environment: Environment) -> ExitCode {
+async fn serve(loaded: Loaded, environment: Environment) -> (ExitCode, Option<upgrade::Successor>) {
     let started = match start(loaded.config, environment).await {
         Ok(started) => started,
         Err((code, error)) => {
             tracing::error!("cannot start: {error}");
-            return ExitCode::from(code);
+            return (ExitCode::from(code), None);
         }
     };
     let (mut daemon, mut inbox, first, server) = started;
@@ -160,10 +176,15 @@ async fn serve(loaded: Loaded, environment: Environment) -> ExitCode {
         "ready; SIGTERM leaves and workers stay, SIGINT drains and ends everything, a second one kills"
     );
     let code = daemon.rounds(&mut inbox).await;
-    notify::stopping();
+    let successor = daemon.successor.take();
+    if successor.is_none() {
+        notify::stopping();
+    } else {
+        notify::reloading();
+    }
     daemon.close().await;
     serving.abort();
-    code
+    (code, successor)
 }
 
 type Started = (Daemon, Inbox, Vec<Effect>, control::Server);
@@ -228,6 +249,8 @@ async fn start(config: Config, environment: Environment) -> Result<Started, (u8,
         pulse: pulse::Pulse::begin(clock.now().tick),
         leaving: false,
         leave_by: None,
+        successor: None,
+        upgrade_failed: upgrade::failed_before(),
     };
     Ok((daemon, inbox, first, server))
 }
@@ -252,7 +275,7 @@ impl Daemon {
             let due = due.min(self.leave_by.unwrap_or(u64::MAX));
             let wait = Clock::until(now, due.min(self.pulse.due()));
             tokio::select! {
-                committed = front(&mut self.pending) => {
+                committed = waits::front(&mut self.pending) => {
                     if let Err(error) = committed {
                         tracing::error!(%error, "memory is ahead of the ledger: leaving to start again from it");
                         return ExitCode::from(EXIT_BUG);
@@ -273,7 +296,7 @@ impl Daemon {
                 Some(()) = inbox.interrupt.recv() => self.handle(Input::ShutDown),
                 Some(()) = inbox.hangup.recv() => self.reload(None),
                 () = tokio::time::sleep(wait) => self.timeout(due),
-                () = beat(watchdog.as_mut()) => notify::alive(),
+                () = waits::beat(watchdog.as_mut()) => notify::alive(),
             }
         }
     }
@@ -325,6 +348,8 @@ impl Daemon {
         match word {
             Word::Input(input) => self.handle(input),
             Word::Spawned(agent, incarnation, handle) => self.spawned(&agent, incarnation, handle),
+            Word::Found(agent, incarnation, handle) => self.found(agent, incarnation, handle),
+            Word::Successor(caller, successor) => self.succeeded(caller, successor),
             Word::Dialled(dialled, handle) => self.dialled(*dialled, handle),
             Word::Reloaded(caller, loaded) => self.reloaded(caller, *loaded),
         }
@@ -373,27 +398,6 @@ impl Daemon {
             // The loop is gone: so is the need for the word.
             drop(words.send(word).await);
         });
-    }
-}
-
-/// The commit of the first group, once it is there.
-async fn front(pending: &mut VecDeque<Group>) -> Result<(), crate::store::CommitError> {
-    match pending.front_mut().and_then(|group| group.ticket.as_mut()) {
-        Some(ticket) => {
-            let committed = ticket.await;
-            if let Some(group) = pending.front_mut() {
-                group.ticket = None;
-            }
-            committed
-        }
-        None => std::future::pending().await,
-    }
-}
-
-async fn beat(watchdog: Option<&mut tokio::time::Interval>) {
-    match watchdog {
-        Some(interval) => drop(interval.tick().await),
-        None => std::future::pending().await,
     }
 }
 

@@ -11,6 +11,7 @@ mod crash;
 mod failure;
 mod isolation;
 mod message;
+mod outlive;
 mod readme;
 mod scenes;
 mod standin;

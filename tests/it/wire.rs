@@ -97,6 +97,7 @@ fn to_worker() -> Vec<ToWorker> {
             thread: Some("t".into()),
             prompt: long_text(),
             route: route(),
+            begun: false,
         })),
         ToWorker::Steer(Steer { attempt: AttemptId(5), turn: TurnId(7), text }),
         ToWorker::Interrupt(Interrupt { attempt: AttemptId(5), reason: InterruptReason::Asked }),
@@ -142,6 +143,7 @@ fn requests() -> Vec<Request> {
         Request::Retry(TurnId(6)),
         Request::Reload,
         Request::Shutdown { now: true },
+        Request::Upgrade("/p".into()),
     ]
 }
 

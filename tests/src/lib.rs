@@ -4,6 +4,7 @@
 pub mod bench;
 pub mod codex;
 pub mod processes;
+pub mod release;
 pub mod standin;
 pub mod wait;
 pub mod world;

@@ -10,6 +10,7 @@
 //! What an effect answers at once (a rollout that was read) becomes the next input of the same round.
 
 mod effects;
+mod ground;
 mod look;
 
 use crate::args::Args;
@@ -25,7 +26,7 @@ use crate::link::{self, LinkError, LinkEvent, Session};
 use crate::machine::Machine;
 use crate::machine::io::{ChildId, Input, Tick};
 use crate::texts::{self, Texts};
-use protocol::from_worker::Beat;
+use protocol::from_worker::{Beat, Progress};
 use protocol::hello::Accord;
 use protocol::journal::{Reading, Standing};
 use protocol::to_worker::{Begin, Configure};
@@ -90,12 +91,12 @@ pub async fn run(args: &Args, start: Start) -> Result<(), DriverError> {
     let (link_sender, mut link_events) = mpsc::channel(EVENTS_MAX);
     let (child_sender, mut child_events) = mpsc::channel(EVENTS_MAX);
     let (disk_sender, mut disk_events) = mpsc::channel(1);
-    tokio::spawn(link::serve(listener, args.clone(), link_sender));
     let mut driver = Driver::new(args, start, (journal, reading), child_sender, disk_sender);
     driver.machine.set_controllers(driver.nursery.controllers());
+    let mut door = ground::Door::open(listener, args.clone(), link_sender);
     say_listening().map_err(DriverError::Start)?;
     let ended = loop {
-        if let Err(error) = driver.fire_due() {
+        if let Err(error) = driver.fire_due(&mut door) {
             break Err(error);
         }
         if driver.left {
@@ -114,15 +115,19 @@ pub async fn run(args: &Args, start: Start) -> Result<(), DriverError> {
         }
     };
     driver.leave(&mut child_events).await;
-    drop(std::fs::remove_file(&args.socket));
+    door.close();
     ended.map_err(DriverError::from)
 }
 
-/// One line on stdout is the supervisor's signal to dial; then stdout is closed.
+/// One line on stdout is the supervisor's signal to dial; then stdout is closed. A supervisor that died meanwhile hears
+/// nothing, and the next one finds the socket.
 fn say_listening() -> std::io::Result<()> {
     use std::io::Write;
     let mut stdout = std::io::stdout();
-    stdout.write_all(b"listening\n").and_then(|()| stdout.flush())?;
+    match stdout.write_all(b"listening\n").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
     let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
     nix::unistd::dup2_stdout(null)?;
     Ok(())
@@ -146,6 +151,10 @@ struct Driver {
     linked: bool,
     /// News that may not be lost and that nobody has heard.
     waiting: VecDeque<FromWorker>,
+    /// The latest progress of each running attempt, with what was dropped before it: told again to a new supervisor.
+    latest: BTreeMap<AttemptId, Progress>,
+    /// The file whose lock we hold.
+    lock: ground::Mark,
     /// Open attempts of the last incarnation, until it is known whose they are.
     recovered: Vec<Standing>,
     /// Outcomes that are journaled, and where their text lies if it is not inline.
@@ -164,6 +173,10 @@ impl Driver {
         disk_sender: mpsc::Sender<u64>,
     ) -> Self {
         let Start { umask, group } = start;
+        let damage = (reading.damaged_bytes > 0).then(|| {
+            let bytes = reading.damaged_bytes;
+            FromWorker::Note(format!("{bytes} bytes of the agent's journal are damaged: what they told is uncertain"))
+        });
         let texts = Texts::new(&args.agent_dir);
         texts.tidy(&reading.open.keys().copied().collect());
         let clock = Clock::start();
@@ -182,7 +195,9 @@ impl Driver {
             looks: look::Looks::default(),
             session: None,
             linked: false,
-            waiting: VecDeque::new(),
+            waiting: damage.into_iter().collect(),
+            latest: BTreeMap::new(),
+            lock: ground::Mark::of(&args.agent_dir.join(crate::lock::LOCK_FILE)),
             journaled: BTreeMap::new(),
             configure: None,
             beat_due,
@@ -190,11 +205,13 @@ impl Driver {
         }
     }
 
-    fn fire_due(&mut self) -> Result<(), JournalError> {
+    fn fire_due(&mut self, door: &mut ground::Door) -> Result<(), JournalError> {
         let now = self.clock.now();
         self.beat_due = self.beat_by(now);
         if now >= self.beat_due {
             self.beat(now);
+            door.look();
+            self.stand()?;
         }
         if self.machine.deadline().is_some_and(|(due, _)| due <= now) { self.take(Input::Timeout) } else { Ok(()) }
     }
@@ -268,6 +285,7 @@ impl Driver {
         for news in std::mem::take(&mut self.waiting) {
             self.tell(news);
         }
+        self.tell_latest();
         Ok(())
     }
 
@@ -342,6 +360,11 @@ impl Driver {
 
     fn on_begin(&mut self, begin: Box<Begin>) -> Result<(), JournalError> {
         self.set_local_time();
+        self.stand()?;
+        if !self.machine.knows(begin.attempt) && !self.journal.make_room()? {
+            self.refuse_for_room(&begin);
+            return Ok(());
+        }
         match texts::read(&begin.prompt) {
             Ok(prompt) => {
                 let homes = self.args.agent_dir.join("codex-home");

@@ -35,6 +35,7 @@ pub mod usage;
 
 use args::Args;
 use codex::cgroup::Group;
+use protocol::version::Release;
 use rustix::fs::Mode;
 use std::io::Write;
 use std::process::ExitCode;
@@ -57,7 +58,8 @@ pub mod exit {
 const OOM_SCORE_ADDED: i32 = 100;
 
 /// The worker's program.
-pub fn main() -> ExitCode {
+pub fn main(release: Release) -> ExitCode {
+    release.begin();
     let mut words = std::env::args().skip(1);
     if words.next().as_deref() == Some("probe") {
         return probe(&words.next().unwrap_or_default());

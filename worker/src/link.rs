@@ -105,17 +105,19 @@ pub fn listen(path: &Path) -> Result<Listener, LinkError> {
             Ok(()) | Err(_) => {}
         }
         // The process' mask keeps others out from the first moment on; this is the mode that all our files have.
-        let listener = ListenerOptions::new().name(path.to_fs_name::<GenericFilePath>()?).create_tokio()?;
+        // Whoever drops a listener must not remove the socket of the next one at the same path.
+        let options = ListenerOptions::new().name(path.to_fs_name::<GenericFilePath>()?).reclaim_name(false);
+        let listener = options.create_tokio()?;
         std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
         Ok(listener)
     };
     bind().map_err(|source| LinkError::Io { path: path.to_owned(), source })
 }
 
-/// Takes callers for ever.
-pub async fn serve(listener: Listener, args: Args, events: mpsc::Sender<LinkEvent>) {
+/// Takes callers for ever. `binding` counts how often the socket was bound, so that no two sessions bear one number.
+pub async fn serve(listener: Listener, args: Args, events: mpsc::Sender<LinkEvent>, binding: u64) {
     let room = Arc::new(Semaphore::new(SESSIONS_MAX));
-    let mut next = 0;
+    let mut next = binding << 32;
     loop {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
         match listener.accept().await {
@@ -141,7 +143,7 @@ fn is_supervisor(stream: &Stream, uid: u32) -> bool {
 }
 
 fn ours(args: &Args) -> Hello {
-    Hello::new(Role::Worker, args.agent.clone(), args.incarnation)
+    Hello { nonce: args.nonce, ..Hello::new(Role::Worker, args.agent.clone(), args.incarnation) }
 }
 
 struct Caller {

@@ -127,6 +127,15 @@ pub(super) enum Command {
     },
     /// Let the supervisor read its configuration again
     Reload,
+    /// Replace the supervisor by another build; turns go on, workers follow one by one as they fall idle
+    Upgrade {
+        /// The new program; by default the one that runs this command
+        #[arg(long, value_name = "PATH")]
+        binary: Option<PathBuf>,
+        /// Return as soon as the supervisor is replaced
+        #[arg(long)]
+        no_wait: bool,
+    },
     /// Write a first configuration
     Init {
         /// Where; by default ~/.config/cofferdam/cofferdam.toml

@@ -40,7 +40,7 @@ fn look_up(
 }
 
 /// An answer to another question: the supervisor's bug.
-fn unasked(reply: &Reply) -> Failure {
+pub(super) fn unasked(reply: &Reply) -> Failure {
     Failure::new(Exit::Bug, format!("the supervisor answered another question: {reply:?}"))
 }
 

@@ -1,4 +1,10 @@
-//! The command's clock: for ages in tables.
+//! The command's clock: for ages in tables, and for what is measured.
+
+/// Now, for how long something takes.
+pub(super) fn instant() -> std::time::Instant {
+    #[expect(clippy::disallowed_methods, reason = "this is a clock.rs")]
+    std::time::Instant::now()
+}
 
 /// Unix milliseconds.
 pub(super) fn wall_ms() -> u64 {

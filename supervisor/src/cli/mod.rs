@@ -20,6 +20,7 @@ mod send;
 mod setup;
 mod show;
 mod texts;
+mod upgrade;
 
 pub use exit::Exit;
 pub use texts::TEXT_BYTES_MAX;
@@ -95,6 +96,7 @@ fn perform(cli: Cli, run: fn(Loaded) -> ExitCode, screen: &Screen) -> Result<Exi
         Command::Retry { turn, no_wait, json } => send::retry(flag, screen, TurnId(turn), json, !no_wait),
         Command::Queue { agent, shape } => ask::queue(flag, screen, agent, shape),
         Command::Reload => ask::change(flag, screen, &Request::Reload),
+        Command::Upgrade { binary, no_wait } => upgrade::upgrade(flag, screen, binary, !no_wait),
         Command::Login { agent, arguments } => return local::login(flag, screen, &agent, &arguments).map(Into::into),
         Command::Logs { agent, follow, lines, shape } => logs::logs(flag, screen, &agent, lines, follow, shape),
         Command::Check { shape } => local::check(flag, screen, shape),

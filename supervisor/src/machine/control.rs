@@ -30,6 +30,15 @@ impl Machine {
             }
             Request::Retry(id) => effects.push(Effect::Recall(Asker::Caller(caller, id))),
             Request::Reload => effects.push(Effect::Reload(Some(caller))),
+            Request::Upgrade(_) if self.going != super::Going::Staying => {
+                refuse(
+                    caller,
+                    RefusedKind::Later,
+                    "cofferdam is shutting down: nothing takes its place".into(),
+                    effects,
+                );
+            }
+            Request::Upgrade(program) => effects.push(Effect::Upgrade(caller, program)),
             Request::Shutdown { now: at_once } => {
                 self.callers.insert(caller, Caller::Shutdown);
                 let running = self.turns.values().filter(|t| matches!(t.stage, Stage::Running { .. })).count();

@@ -1,7 +1,7 @@
 //! Workers: what they say and how they end, joined to the turns that they run.
 
 use super::lifecycle::{Act, Event as Life, State, Why};
-use super::nouns::{Now, Record};
+use super::nouns::Now;
 use super::words::{Effect, Input, Swept};
 use super::{Doing, Machine, Stage};
 use protocol::control::{Reply, SendEvent};
@@ -22,17 +22,33 @@ impl Machine {
     /// An input that is about one worker.
     pub(super) fn of_worker(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
         match input {
-            Input::Spawned(name, incarnation, pid) => {
-                self.live(now, &name, Life::Spawned(incarnation, pid), effects);
+            Input::Spawned(name, incarnation, identity) => {
+                self.born(now, &name, incarnation, identity, effects);
+                self.live(now, &name, Life::Spawned(incarnation, identity.pid), effects);
             }
             Input::SpawnFailed(name, incarnation, why) => {
                 self.exit_words(&name, incarnation, &format!("its worker cannot be started: {why}"), now);
                 self.live(now, &name, Life::SpawnFailed(incarnation), effects);
             }
             Input::Linked(name, linked) => {
-                let incarnation = linked.incarnation;
-                self.live(now, &name, Life::Linked(linked), effects);
-                self.hear(&name, incarnation, now);
+                if self.knows(&name, &linked) {
+                    self.met(now, &name, &linked, effects);
+                    let incarnation = linked.incarnation;
+                    self.live(now, &name, Life::Linked(linked), effects);
+                    self.hear(&name, incarnation, now);
+                    return;
+                }
+                let what = format!(
+                    "process {} answers as its worker {} and is not the one that this ledger started: it is ended",
+                    linked.identity.pid, linked.incarnation
+                );
+                Self::event(now, Some(&name), None, what, effects);
+                self.live(now, &name, Life::Impostor(linked.incarnation, linked.pid), effects);
+            }
+            Input::Found(name, incarnation, pid) => {
+                let what = format!("worker {incarnation} (process {pid}) is there and says no good hello");
+                Self::event(now, Some(&name), None, what, effects);
+                self.live(now, &name, Life::Found(incarnation, pid), effects);
             }
             Input::LinkFailed(name, incarnation, why) => {
                 let why = format!("no session with the worker: {why}");
@@ -122,8 +138,7 @@ impl Machine {
                     agent.heard_at = now.tick;
                     agent.stuck = false;
                 }
-                effects.push(Effect::Record(Record::Incarnation(name.clone(), incarnation, now.wall)));
-                effects.push(Effect::Spawn(name, incarnation));
+                self.intend(now, &name, incarnation, effects);
             }
             Act::Dial(incarnation) => effects.push(Effect::Dial(name, incarnation)),
             Act::Drain => effects.push(Effect::Tell(name, ToWorker::Drain)),
@@ -187,7 +202,8 @@ impl Machine {
                 }
             }
             FromWorker::Alert(text) => self.worker_alert(now, name, &text, effects),
-            FromWorker::Begun(_) | FromWorker::Hello(_) | FromWorker::Finished(_) => {}
+            FromWorker::Begun(attempt) => self.begun(attempt, name),
+            FromWorker::Hello(_) | FromWorker::Finished(_) => {}
         }
     }
 
@@ -278,13 +294,15 @@ impl Machine {
             FailureClass::Shutdown
         };
         let exit = agent.exit.clone();
-        let open: Vec<AttemptId> = self
-            .turns_of(name)
-            .filter_map(|turn| if let Stage::Running { attempt, .. } = turn.stage { Some(attempt) } else { None })
-            .collect();
-        for attempt in open {
-            let begun = swept.journal.as_ref().and_then(|journal| journal.open.get(&attempt));
-            let never = swept.journal.is_some() && begun.is_none_or(|standing| !standing.prompted);
+        let running = |turn: &super::Turn| match turn.stage {
+            Stage::Running { attempt, .. } => Some((attempt, turn.tries.last().is_some_and(|last| last.begun))),
+            Stage::Queued | Stage::Offered | Stage::Pausing { .. } => None,
+        };
+        let open: Vec<(AttemptId, bool)> = self.turns_of(name).filter_map(running).collect();
+        for (attempt, was_begun) in open {
+            let standing = swept.journal.as_ref().and_then(|journal| journal.open.get(&attempt));
+            // One that was begun and stands in no journal: the journal was lost, and nobody knows how far it came.
+            let never = swept.journal.is_some() && standing.map_or(!was_begun, |standing| !standing.prompted);
             let mut end = Finished::new(attempt, TurnId(0), Outcome::Failed(class));
             end.replay_safe = never;
             end.detail = if never { format!("{exit}\nthe prompt had not reached Codex") } else { exit.clone() };
@@ -297,6 +315,7 @@ impl Machine {
             agent.killed = false;
             agent.stuck = false;
             agent.restart = false;
+            agent.renewing = false;
         }
         self.agent_reached(name, true, effects);
     }
@@ -304,6 +323,8 @@ impl Machine {
     fn at_rest(&mut self, now: Now, name: &AgentName, gave_up: bool, effects: &mut Vec<Effect>) {
         if let Some(agent) = self.agents.get_mut(name) {
             agent.stuck = false;
+            // One that was to be replaced and does not come up holds the others back.
+            agent.renewing &= gave_up;
         }
         if gave_up {
             let exit = self.agents.get(name).map(|a| a.exit.clone()).unwrap_or_default();

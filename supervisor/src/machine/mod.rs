@@ -13,6 +13,7 @@
 //! on them; nothing waits without a deadline; no agent's trouble holds another's.
 
 pub mod admission;
+mod births;
 mod commands;
 mod control;
 mod endings;
@@ -26,6 +27,7 @@ pub mod overview;
 mod recover;
 mod report;
 pub mod restart;
+mod rolling;
 mod router;
 pub mod setup;
 pub mod status;
@@ -104,6 +106,12 @@ struct Agent {
     stuck: bool,
     /// Not in the configuration any more: forget it once it is down.
     removed: bool,
+    /// Its latest worker, as the ledger has it.
+    known: Option<nouns::WorkerRecord>,
+    /// Its worker is of an earlier build.
+    outdated: bool,
+    /// It is being replaced for that, until the next one is up.
+    renewing: bool,
 }
 
 /// A turn that has no end yet.
@@ -135,6 +143,8 @@ struct Try {
     /// The thread that it resumes.
     thread: Option<String>,
     outcome: Option<Outcome>,
+    /// A worker has said that it has it: if no journal knows it any more, it must not be begun anew.
+    begun: bool,
 }
 
 /// Where a turn stands.
@@ -240,6 +250,7 @@ impl Machine {
             Input::Timeout => {}
             Input::Spawned(..)
             | Input::SpawnFailed(..)
+            | Input::Found(..)
             | Input::Linked(..)
             | Input::LinkFailed(..)
             | Input::LinkLost(..)
@@ -278,6 +289,7 @@ impl Machine {
             self.turn_deadlines(now, &name, effects);
         }
         self.look_for_hung(now, effects);
+        self.roll(now, effects);
         self.admit(now, effects);
         for name in self.changed() {
             self.show_status(now, &name, effects);

@@ -48,6 +48,11 @@ impl Machine {
             machine.bots.entry(bot).or_default().seen.insert(external);
         }
         machine.remember_agents(now, &memory.down);
+        for (name, record) in memory.workers {
+            if let Some(agent) = machine.agents.get_mut(&name) {
+                agent.known = Some(record);
+            }
+        }
         for (name, class, text, at) in memory.endings.into_iter().rev() {
             if let Some(agent) = machine.agents.get_mut(&name) {
                 match class {
@@ -176,6 +181,7 @@ impl Turn {
                 route: old.attempt.route.clone(),
                 thread: old.attempt.thread.clone(),
                 outcome: old.outcome,
+                begun: old.started,
             })
             .collect();
         let (Some(policy), Some(last)) = (policy, self.tries.last()) else { return };

@@ -34,6 +34,11 @@ impl Machine {
                     phase_since: doing.map(super::Doing::since),
                     isolation: agent.isolation.to_string(),
                     limits: agent.bounds.clone(),
+                    build: process
+                        .and(agent.known.as_ref())
+                        .and_then(|known| known.release.as_ref())
+                        .map(|(_, build)| build.clone()),
+                    outdated: process.is_some() && agent.outdated,
                 }
             })
             .collect()
@@ -50,11 +55,13 @@ impl Machine {
         };
         Health {
             status,
-            version: protocol::version::BUILD.to_owned(),
+            version: protocol::version::Release::current().build.clone(),
             uptime_s: now.tick.saturating_sub(self.began.tick) / 1_000,
             agents,
             ledger: self.ledger_stuck.clone().unwrap_or_else(|| "ok".to_owned()),
             channels: self.channels(),
+            // The daemon's to fill in: the machine knows of no programs.
+            upgrade_failed: None,
         }
     }
 

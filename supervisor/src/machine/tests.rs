@@ -11,6 +11,7 @@ mod chats;
 mod heartbeat;
 mod ledger;
 mod restarts;
+mod rolling;
 mod simulation;
 mod turns;
 mod worker;

@@ -183,7 +183,7 @@ impl Machine {
         turn.stage = Stage::Running { attempt, incarnation, thread: None };
         turn.until = now.tick.saturating_add(longest(policy));
         turn.doing = None;
-        turn.tries.push(Try { attempt, route: route.clone(), thread: thread.clone(), outcome: None });
+        turn.tries.push(Try { attempt, route: route.clone(), thread: thread.clone(), outcome: None, begun: false });
         self.attempts.insert(attempt, id);
         let new = NewAttempt { id: attempt, turn: id, incarnation, route, thread, at: now.wall };
         effects.push(Effect::Record(Record::Attempt(new)));
@@ -193,9 +193,9 @@ impl Machine {
     /// Says the latest try of a turn: the same words each time, whatever has become of its conversation since.
     fn send_begin(&self, id: TurnId, effects: &mut Vec<Effect>) {
         let Some(turn) = self.turns.get(&id) else { return };
-        let Some(Try { attempt, route, thread, .. }) = turn.tries.last().cloned() else { return };
+        let Some(Try { attempt, route, thread, begun, .. }) = turn.tries.last().cloned() else { return };
         let prompt = Text::Inline(turn.new.prompt.clone());
-        let begin = Begin { attempt, turn: id, thread, prompt, route };
+        let begin = Begin { attempt, turn: id, thread, prompt, route, begun };
         effects.push(Effect::Tell(turn.new.conversation.agent.clone(), ToWorker::Begin(Box::new(begin))));
     }
 
@@ -245,10 +245,21 @@ impl Machine {
             && thread.is_none()
         {
             *thread = Some(started.thread.clone());
+            if let Some(last) = turn.tries.last_mut() {
+                last.begun = true;
+            }
             effects.push(Effect::Record(Record::AttemptStarted(started.attempt, started.thread, now.wall)));
         }
         if let Some(agent) = self.agents.get_mut(name).filter(|_| kept) {
             agent.warm = true;
+        }
+    }
+
+    /// A worker has an attempt in its journal.
+    pub(super) fn begun(&mut self, attempt: AttemptId, name: &AgentName) {
+        let Some(turn) = self.turn_of(attempt, name) else { return };
+        if let Some(last) = turn.tries.last_mut().filter(|last| last.attempt == attempt) {
+            last.begun = true;
         }
     }
 

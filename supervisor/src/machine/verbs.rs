@@ -290,6 +290,9 @@ impl Agent {
             restart: false,
             stuck: false,
             removed: false,
+            known: None,
+            outdated: false,
+            renewing: false,
         }
     }
 }

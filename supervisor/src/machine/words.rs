@@ -7,7 +7,7 @@
 //!                                                                 [`Effect::is_urgent`] ones at once
 //! ```
 
-use super::nouns::{CallerId, Chat, Post, PostId, ReceiptId, Record, Update};
+use super::nouns::{CallerId, Chat, Identity, Post, PostId, ReceiptId, Record, Update};
 use super::setup::Setup;
 use protocol::control::{Reply, Request};
 use protocol::hello::Accord;
@@ -38,11 +38,13 @@ pub enum Input {
     /// What the ledger knows of a turn that somebody wants to try again.
     Recalled(Asker, Option<Box<Recalled>>),
     /// A worker process runs.
-    Spawned(AgentName, Incarnation, u32),
+    Spawned(AgentName, Incarnation, Identity),
     /// It could not be started.
     SpawnFailed(AgentName, Incarnation, String),
     /// The worker's socket answered with a good hello. The incarnation is the worker's own word.
     Linked(AgentName, Linked),
+    /// The process of an old worker is known, by its number, although it did not say a good hello.
+    Found(AgentName, Incarnation, u32),
     /// Nothing answers at the socket of this run, or not as it should. The run is 0 if an unknown worker was dialled.
     LinkFailed(AgentName, Incarnation, String),
     /// The session with this run ended.
@@ -82,6 +84,16 @@ pub struct Linked {
     pub pid: u32,
     /// What may be said.
     pub accord: Accord,
+    /// What it was given at birth, by its own word.
+    pub nonce: u64,
+    /// Its process, by the kernel's word.
+    pub identity: Identity,
+    /// The protocol of its hello.
+    pub protocol: u16,
+    /// The build of its hello.
+    pub build: String,
+    /// It is not of our build, or the file that it runs has been replaced.
+    pub outdated: bool,
 }
 
 /// What a sweep found.
@@ -130,8 +142,8 @@ pub enum Effect {
     Look(CallerId, Look),
     /// Find an ended turn that is to be tried again.
     Recall(Asker),
-    /// Start a worker process.
-    Spawn(AgentName, Incarnation),
+    /// Start a worker process, and give it this number to prove itself with.
+    Spawn(AgentName, Incarnation, u64),
     /// Dial the worker's socket, say hello and how the agent is served.
     Dial(AgentName, Incarnation),
     /// Say this to the worker.
@@ -165,6 +177,8 @@ pub enum Effect {
     Typing(Chat),
     /// Read the configuration again.
     Reload(Option<CallerId>),
+    /// Look whether this program can take our place; if so we leave for it.
+    Upgrade(CallerId, String),
     /// Leave: workers stay if they were not ended before.
     Exit,
 }
@@ -222,6 +236,7 @@ impl Effect {
             | Self::Unhear(_)
             | Self::Deliver(_)
             | Self::Reload(_)
+            | Self::Upgrade(..)
             | Self::Exit => false,
         }
     }

@@ -6,6 +6,7 @@
 //!   adopt.rs --- no child ---'     (a pidfd)        '--- terminate, kill
 //!
 //!   cgroup.rs  a group of the kernel for each agent, where it can be had
+//!   identity.rs   who a process is: boot, number, start; who holds a lock
 //!   sweep.rs   what carries a dead worker's mark is ended, its journal is read
 //!   usage.rs   memory and number of processes of each agent
 //! ```
@@ -15,6 +16,7 @@
 pub mod adopt;
 pub mod cgroup;
 pub mod exit;
+pub mod identity;
 pub mod signal;
 pub mod spawn;
 pub mod sweep;

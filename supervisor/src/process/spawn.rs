@@ -15,8 +15,10 @@ use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::process::{ChildStdout, Command};
 
@@ -53,6 +55,8 @@ pub struct WorkerSpec {
     pub supervisor_uid: u32,
     /// Its agent's cgroup, if there is one.
     pub cgroup: Option<PathBuf>,
+    /// What it says again in its hello, as proof that it is the one of its record.
+    pub nonce: u64,
 }
 
 /// A worker that was started.
@@ -160,6 +164,8 @@ fn arguments(spec: &WorkerSpec) -> Vec<OsString> {
         spec.socket.clone().into(),
         "--supervisor-uid".into(),
         spec.supervisor_uid.to_string().into(),
+        "--nonce".into(),
+        spec.nonce.to_string().into(),
     ];
     if let Some(group) = &spec.cgroup {
         words.extend(["--cgroup".into(), group.clone().into()]);
@@ -249,6 +255,44 @@ fn read_probe(said: &str, complaint: &str) -> Probe {
     }
 }
 
+/// What a program said before it ended.
+#[derive(Debug)]
+pub struct Said {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+/// Runs another build of this program to its end, with our environment.
+///
+/// # Errors
+/// When it cannot be run, or has not ended within the limit: it is killed then.
+pub async fn ask(program: &Path, arguments: &[OsString], limit: Duration) -> io::Result<Said> {
+    #[expect(clippy::disallowed_methods, reason = "this is the file that starts processes")]
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    let ended = tokio::time::timeout(limit, command.output()).await;
+    let late = || io::Error::new(io::ErrorKind::TimedOut, format!("it did not end within {} s", limit.as_secs()));
+    let output = ended.map_err(|_| late())??;
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ok(Said { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) })
+}
+
+/// Becomes another program: the same process, number, arguments and environment, but for one variable. Returns only if
+/// that fails.
+pub fn become_program(program: &Path, (name, value): (&str, Option<&str>)) -> io::Error {
+    #[expect(clippy::disallowed_methods, reason = "this is the file that starts processes")]
+    let mut command = std::process::Command::new(program);
+    match value {
+        Some(value) => command.env(name, value),
+        None => command.env_remove(name),
+    };
+    command.args(std::env::args_os().skip(1)).exec()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -268,6 +312,7 @@ mod tests {
             socket: dir.join("run/a.sock"),
             supervisor_uid: 1000,
             cgroup: None,
+            nonce: 9,
         }
     }
 
@@ -282,7 +327,8 @@ mod tests {
         let stderr = spec.agent_dir.join("log/worker.stderr");
         let said = fs::read_to_string(&stderr).unwrap();
         let (dir, socket) = (spec.agent_dir.display(), spec.socket.display());
-        let first = format!("--agent a --incarnation 7 --agent-dir {dir} --socket {socket} --supervisor-uid 1000");
+        let first =
+            format!("--agent a --incarnation 7 --agent-dir {dir} --socket {socket} --supervisor-uid 1000 --nonce 9");
         assert_eq!(said.lines().next(), Some(first.as_str()));
         // The shell adds PWD, SHLVL, OLDPWD and _.
         let foreign =

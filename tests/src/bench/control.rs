@@ -82,6 +82,7 @@ fn echo(socket: &Path, rounds: usize) -> Result<Samples, Fault> {
         agents: [("ready".to_owned(), AGENTS)].into(),
         ledger: "ok".into(),
         channels: Vec::new(),
+        upgrade_failed: None,
     });
     let mut bytes = Vec::new();
     for reply in [health, Reply::Done] {

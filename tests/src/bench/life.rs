@@ -53,13 +53,15 @@ async fn spawn_once(world: &World, plan: &Plan, round: u64) -> Result<(f64, f64)
         incarnation,
         agent_dir: dir,
         socket: socket.clone(),
+        nonce: 0,
         supervisor_uid: uid,
     };
     let begin = now();
     let running = spawn_worker(&spec).map_err(|error| Fault(error.to_string()))?;
     running.listening.await.map_err(Fault)?;
     let bound = ms(begin.elapsed());
-    let dialled = link::dial(&Target { socket, agent, incarnation, uid }).await.map_err(|e| Fault(e.to_string()))?;
+    let dialled =
+        link::dial(&Target { socket, agent, incarnation, uid }).await.map_err(|e| Fault(e.error.to_string()))?;
     let (news, mut heard) = mpsc::channel(16);
     let session = dialled.begin(news);
     let configure = ToWorker::Configure(Box::new(configure(&world.workspace("spawned"))));

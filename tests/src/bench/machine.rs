@@ -8,6 +8,7 @@ use protocol::from_worker::{Beat, Isolation, Ready};
 use protocol::hello::Accord;
 use protocol::{AgentName, FromWorker, Incarnation, Route, Runtime};
 use supervisor::machine::Machine;
+use supervisor::machine::nouns::Identity;
 use supervisor::machine::nouns::{CallerId, Memory, Now};
 use supervisor::machine::setup::{Agent as Policy, QueueMode, Setup};
 use supervisor::machine::words::{Effect, Input, Linked, Swept};
@@ -105,11 +106,21 @@ fn answer(effect: Effect) -> Option<Vec<Input>> {
     if let Effect::Sweep(agent, run) = effect {
         return Some(vec![Input::Swept(agent, run, Swept::default())]);
     }
-    let Effect::Spawn(agent, run) = effect else { return None };
-    let linked = Linked { incarnation: run, pid: 2, accord: Accord::Full };
+    let Effect::Spawn(agent, run, nonce) = effect else { return None };
+    let identity = Identity { boot: 1, pid: 2, inode: 3, started: 4 };
+    let linked = Linked {
+        incarnation: run,
+        pid: identity.pid,
+        accord: Accord::Full,
+        nonce,
+        identity,
+        protocol: protocol::version::PROTOCOL,
+        build: String::new(),
+        outdated: false,
+    };
     let ready = Ready { running: Vec::new(), isolation: Isolation::Untried, bounds: Vec::new() };
     Some(vec![
-        Input::Spawned(agent.clone(), run, 2),
+        Input::Spawned(agent.clone(), run, identity),
         Input::Linked(agent.clone(), linked),
         Input::Said(agent, run, FromWorker::Ready(ready)),
     ])

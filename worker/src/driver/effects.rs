@@ -131,6 +131,7 @@ impl Driver {
 
     /// Says it to the supervisor, or keeps it if nobody hears and the machine will not say it again.
     pub(super) fn tell(&mut self, news: FromWorker) {
+        self.remember(&news);
         let Some(session) = self.session.as_ref().filter(|_| self.linked) else {
             if matches!(news, FromWorker::Steered(_) | FromWorker::Note(_) | FromWorker::Alert(_)) {
                 if self.waiting.len() >= WAITING_MAX {

@@ -3,6 +3,7 @@
 //! ```text
 //!  Begin(new) ---> Journal(Begun), Tell(Begun) ---> a turn, or refused at once
 //!  Begin(known) -> Tell(Begun), or its outcome again
+//!  Begin(new, begun before) -> failed(worker_lost), not to be repeated: the journal that knew it is lost
 //!  LinkUp -------> Begun for what runs, Finished for what is not acknowledged, Ready
 //! ```
 
@@ -51,6 +52,8 @@ impl Machine {
             Some((FailureClass::Shutdown, "the worker takes nothing new"))
         } else if self.configure.is_none() {
             Some((FailureClass::CodexStart, "the worker has not been configured"))
+        } else if asked.begun {
+            return self.forgotten(now, begun.attempt, turn, effects);
         } else if busy {
             Some((FailureClass::CodexStart, "another turn runs on this thread"))
         } else if begun.thread.as_ref().is_some_and(|thread| !is_thread_id(thread)) {
@@ -68,6 +71,15 @@ impl Machine {
                 self.finish(now, attempt, &Verdict::failed(class, detail).told(Some(true)), effects);
             }
         }
+    }
+
+    /// A worker has begun it and nothing here tells how far it came: the journal was lost. Nobody may begin it anew.
+    fn forgotten(&mut self, now: Tick, attempt: AttemptId, mut turn: Turn, effects: &mut Vec<Effect>) {
+        turn.prompted = true;
+        effects.push(Effect::Journal(Record::Prompted(attempt)));
+        self.turns.insert(attempt, turn);
+        let detail = "it was begun, and the journal that knew how far it came is lost";
+        self.finish(now, attempt, &Verdict::failed(FailureClass::WorkerLost, detail).told(Some(false)), effects);
     }
 
     pub(super) fn prompt_lost(&mut self, now: Tick, asked: &Begin, why: &str, effects: &mut Vec<Effect>) {

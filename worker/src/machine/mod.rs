@@ -172,6 +172,11 @@ impl Machine {
             .min_by_key(|(by, _)| *by)
     }
 
+    /// Whether an attempt is known: one that is known is not begun.
+    pub fn knows(&self, attempt: AttemptId) -> bool {
+        self.turns.contains_key(&attempt) || self.ended.contains_key(&attempt)
+    }
+
     /// Sets the rung of containment that the driver found; told with every `Started` and `Ready` from then on.
     pub fn set_isolation(&mut self, isolation: Isolation) {
         self.isolation = isolation;

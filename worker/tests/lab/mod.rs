@@ -213,7 +213,14 @@ impl Worker<'_> {
     pub fn begin(&mut self, attempt: u64, prompt: &str) {
         let prompt = Text::Inline(prompt.to_owned());
         let (attempt, turn) = (AttemptId(attempt), TurnId(attempt));
-        self.say(&ToWorker::Begin(Box::new(Begin { attempt, turn, thread: None, prompt, route: route() })));
+        self.say(&ToWorker::Begin(Box::new(Begin {
+            attempt,
+            turn,
+            thread: None,
+            prompt,
+            route: route(),
+            begun: false,
+        })));
     }
 
     pub fn finished(&mut self) -> Box<Finished> {

@@ -36,6 +36,8 @@ fn agent(name: &str, state: AgentState, seconds: u64) -> AgentRow {
         phase_since: None,
         isolation: "namespace".into(),
         limits: vec![Bound { limit: Limit::MemoryMax, value: 2 << 30, by: By::Sampling }],
+        build: Some("0.1.0".into()),
+        outdated: false,
     }
 }
 
@@ -90,6 +92,7 @@ pub(super) fn health() -> Health {
             channel("console", "ok", 0),
             channel("telegram:ops_bot", "the token was refused (401): check token_file", 3),
         ],
+        upgrade_failed: None,
     }
 }
 

@@ -117,6 +117,11 @@ pub(crate) fn agents(rows: &[AgentRow], look: &Look) -> String {
         }
     }
     picture.push_str(&rungs(rows, look));
+    let old: Vec<&str> = rows.iter().filter(|row| row.outdated).map(|row| row.agent.as_str()).collect();
+    if !old.is_empty() {
+        let words = format!("of an earlier build, replaced as they fall idle: {}", old.join(", "));
+        picture.extend(["\n", &wrap(&words, look.width, "")]);
+    }
     picture
 }
 
@@ -201,6 +206,10 @@ pub(crate) fn health(health: &Health, look: &Look) -> String {
             let text = wrap(&one_line(state, TROUBLE_CHARACTERS_MAX * 2), look.width, "  ");
             picture.extend(["\n", &look.paint(Tone::Bad, channel), "\n", &text]);
         }
+    }
+    if let Some(why) = &health.upgrade_failed {
+        let text = wrap(&one_line(why, TROUBLE_CHARACTERS_MAX * 2), look.width, "  ");
+        picture.extend(["\n", &look.paint(Tone::Bad, "the last upgrade failed"), "\n", &text]);
     }
     picture
 }

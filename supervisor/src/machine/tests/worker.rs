@@ -17,9 +17,12 @@ pub struct Live {
 
 /// A worker's process.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts: each may hold with any other")]
 pub struct Process {
     pub incarnation: Incarnation,
     pub pid: u32,
+    pub nonce: u64,
+    pub outdated: bool,
     pub session: bool,
     pub draining: bool,
     /// It has read the journal.
@@ -173,7 +176,7 @@ impl Place {
     }
 
     pub fn reading(&self) -> Reading {
-        Reading { open: self.journal.clone(), whole_bytes: 0, torn_bytes: 0 }
+        Reading { open: self.journal.clone(), ..Reading::default() }
     }
 
     pub fn running(&self) -> Vec<(AttemptId, TurnId)> {

@@ -72,6 +72,25 @@ pub fn route(runtime: Runtime, model: &str) -> Route {
     Route { runtime, provider: "openai".into(), model: model.into() }
 }
 
+/// The process of a number: nobody reuses one here.
+pub fn identity(pid: u32) -> Identity {
+    Identity { boot: 1, pid, inode: u64::from(pid), started: 1 }
+}
+
+/// What a living worker says of itself.
+pub fn linked(process: &Process) -> Linked {
+    Linked {
+        incarnation: process.incarnation,
+        pid: process.pid,
+        accord: Accord::Full,
+        nonce: process.nonce,
+        identity: identity(process.pid),
+        protocol: 1,
+        build: "now".into(),
+        outdated: process.outdated,
+    }
+}
+
 /// Two agents with a bot each.
 pub fn setup() -> Setup {
     let policy = Policy {
@@ -177,7 +196,7 @@ impl World {
 
     fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Record(_) | Effect::Look(..) | Effect::Configure(_) | Effect::Reload(_) => {}
+            Effect::Record(_) | Effect::Look(..) | Effect::Configure(_) | Effect::Reload(_) | Effect::Upgrade(..) => {}
             Effect::Receipt(receipt) => {
                 let at = self.receipts.remove(&receipt).expect("a receipt that is awaited");
                 let update = &self.channel[at].0;
@@ -191,7 +210,7 @@ impl World {
             }
             Effect::Reply(caller, reply) => self.reply(caller, reply),
             Effect::Recall(asker) => self.words.push_back(Word::Recall(asker)),
-            Effect::Spawn(agent, incarnation) => self.spawn(&agent, incarnation),
+            Effect::Spawn(agent, incarnation, nonce) => self.spawn(&agent, incarnation, nonce),
             Effect::Dial(agent, incarnation) => self.words.push_back(Word::Dialled(agent, incarnation)),
             Effect::ReadOut(agent, incarnation) => self.words.push_back(Word::ReadOut(agent, incarnation)),
             Effect::Sweep(agent, incarnation) => self.words.push_back(Word::Sweep(agent, incarnation)),
@@ -237,7 +256,7 @@ impl World {
         said.push(reply);
     }
 
-    fn spawn(&mut self, agent: &AgentName, incarnation: Incarnation) {
+    fn spawn(&mut self, agent: &AgentName, incarnation: Incarnation, nonce: u64) {
         assert!(self.ledger.incarnations.contains(&incarnation.0), "{incarnation} runs and is not recorded");
         if self.broken.contains(agent) {
             let why = "no such program".to_owned();
@@ -249,13 +268,15 @@ impl World {
         place.process = Some(Process {
             incarnation,
             pid: self.pids,
+            nonce,
+            outdated: false,
             session: false,
             draining: false,
             knows: false,
             turns: BTreeMap::new(),
         });
         place.stopped = false;
-        self.words.push_back(Word::Input(Input::Spawned(agent.clone(), incarnation, self.pids)));
+        self.words.push_back(Word::Input(Input::Spawned(agent.clone(), incarnation, identity(self.pids))));
         self.words.push_back(Word::Dialled(agent.clone(), incarnation));
     }
 
@@ -304,11 +325,10 @@ impl World {
             Word::Dialled(agent, asked) => {
                 let place = self.places.entry(agent.clone()).or_default();
                 let fits = |p: &&Process| asked.0 == 0 || p.incarnation == asked;
-                let found =
-                    place.process.as_ref().filter(fits).map(|p| (p.incarnation, p.pid)).filter(|_| !place.stopped);
-                if let Some((incarnation, pid)) = found {
+                let found = place.process.as_ref().filter(fits).map(linked).filter(|_| !place.stopped);
+                if let Some(linked) = found {
                     place.link();
-                    self.give(Input::Linked(agent, Linked { incarnation, pid, accord: Accord::Full }));
+                    self.give(Input::Linked(agent, linked));
                 } else {
                     self.give(Input::LinkFailed(agent, asked, "nobody answers".into()));
                 }

@@ -133,6 +133,7 @@ impl Bench {
             thread: thread.map(str::to_owned),
             prompt: Text::Inline("hi".into()),
             route,
+            begun: false,
         };
         self.give(Input::Begin { begin: Box::new(begin), prompt: "hi".into(), rollout_bytes: 77, wall_ms: 0 });
     }

@@ -325,6 +325,7 @@ fn a_usage_limit_in_prose_tells_its_reset() {
         thread: None,
         prompt: protocol::Text::empty(),
         route: route(Runtime::CodexCli, "mock"),
+        begun: false,
     };
     bench.give(Input::Begin { begin: Box::new(begin), prompt: "x".into(), rollout_bytes: 0, wall_ms: begin_wall });
     let (child, _) = bench.spawned();

@@ -287,6 +287,7 @@ impl World {
                 .map(str::to_owned),
             prompt: Text::empty(),
             route: route(runtime, if provider { "mock" } else { "other" }),
+            begun: false,
         };
         // A name that the ledger has an outcome of is not used again.
         if self.finished.contains_key(&begin.attempt) {
