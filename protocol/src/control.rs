@@ -5,6 +5,7 @@
 
 use crate::codec::{self, CodecError};
 use crate::frame::Frame;
+use crate::guest::Guests;
 use crate::ids::{AgentName, AttemptId, TurnId};
 use crate::text::Text;
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,8 @@ pub enum Request {
         /// Do not wait for turns that run.
         now: bool,
     },
+    /// Make agents that last as long as this connection.
+    Guests(Guests),
 }
 
 /// What may be wanted of an agent.
@@ -104,6 +107,8 @@ pub enum Reply {
     Turn(Box<TurnStory>),
     /// To [`Request::Queue`].
     Queue(Vec<QueueRow>),
+    /// To [`Request::Guests`]: they are being started.
+    Guests(Vec<AgentName>),
     /// A line for the person while the work goes on.
     Note(String),
     /// The last answer: done.

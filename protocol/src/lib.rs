@@ -28,6 +28,7 @@ pub mod control;
 pub mod failure;
 pub mod frame;
 pub mod from_worker;
+pub mod guest;
 pub mod hello;
 pub mod ids;
 pub mod journal;

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use protocol::control::{self, Reply, Request, SendEvent, Verb};
 use protocol::frame::{self, Frame};
+use protocol::guest::{Guest, Guests};
 use protocol::from_worker::{Beat, Delta, Isolation, Phase, Progress, Ready, Started, Steered};
 use protocol::hello::{Hello, Role};
 use protocol::stable::{Finished, Outcome};
@@ -129,6 +130,16 @@ fn requests() -> Vec<Request> {
         Request::Retry(TurnId(6)),
         Request::Reload,
         Request::Shutdown { now: true },
+        Request::Guests(Guests {
+            base_url: "http://127.0.0.1:1/v1".into(),
+            agents: vec![Guest {
+                agent: agent(),
+                runtime: Runtime::Codex,
+                memory_max: Some(1),
+                pids_max: None,
+                compact_at_tokens: Some(2),
+            }],
+        }),
     ]
 }
 
@@ -138,6 +149,7 @@ fn replies() -> Vec<Reply> {
         Reply::Event(SendEvent::Queued { turn: TurnId(6), position: 2 }),
         Reply::Event(SendEvent::Joined { turn: TurnId(6), into: TurnId(5) }),
         Reply::Event(SendEvent::Refused { reason: "full".into() }),
+        Reply::Guests(vec![agent()]),
         Reply::Note("n".into()),
         Reply::Done,
         Reply::Refused(control::Refused { kind: control::RefusedKind::Later, why: "w".into() }),

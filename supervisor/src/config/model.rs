@@ -178,7 +178,7 @@ pub enum RuntimeFrom {
 }
 
 /// Bounds of one agent's processes together, for its worker. `None`: no bound.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes beyond which the kernel is to kill inside the agent.
     pub memory_max: Option<u64>,

@@ -103,8 +103,10 @@ impl Daemon {
     }
 
     pub(super) fn configure(&self, agent: &AgentName) {
-        let Some(policy) = self.config.agents.get(agent) else { return };
-        let configure = served::configure(&self.config, &self.environment, policy, self.ledger);
+        let configs = [Some(&*self.config), self.guests.as_deref()];
+        let found = configs.into_iter().flatten().find_map(|config| Some((config, config.agents.get(agent)?)));
+        let Some((config, policy)) = found else { return };
+        let configure = served::configure(config, &self.environment, policy, self.ledger);
         self.tell(agent, ToWorker::Configure(configure));
     }
 
@@ -177,7 +179,7 @@ fn of_our_release(word: Word) -> Word {
             );
             Word::Input(Input::LinkFailed(agent, incarnation, why))
         }
-        Word::Dialled(..) | Word::Input(_) | Word::Spawned(..) | Word::Reloaded(..) => word,
+        Word::Dialled(..) | Word::Input(_) | Word::Spawned(..) | Word::Reloaded(..) | Word::Hosted(..) => word,
     }
 }
 

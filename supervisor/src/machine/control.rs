@@ -41,11 +41,13 @@ impl Machine {
                 effects.push(Effect::Reply(caller, Reply::Note(note)));
                 self.end_all(now, &Life::Stop(at_once.then_some(0)), effects);
             }
+            Request::Guests(guests) => self.host(now, caller, guests, effects),
         }
     }
 
-    pub(super) fn caller_gone(&mut self, caller: CallerId) {
+    pub(super) fn caller_gone(&mut self, now: Now, caller: CallerId, effects: &mut Vec<Effect>) {
         self.callers.remove(&caller);
+        self.part(now, Some(caller), effects);
         for turn in self.turns.values_mut() {
             turn.callers.remove(&caller);
         }
@@ -148,6 +150,6 @@ pub(super) fn first_line(text: &str) -> String {
     protocol::text::clip(text.trim().lines().next().unwrap_or(""), 120).to_owned()
 }
 
-fn refuse(caller: CallerId, kind: RefusedKind, why: String, effects: &mut Vec<Effect>) {
+pub(super) fn refuse(caller: CallerId, kind: RefusedKind, why: String, effects: &mut Vec<Effect>) {
     effects.push(Effect::Reply(caller, Reply::Refused(Refused { kind, why })));
 }

@@ -58,6 +58,8 @@ impl Machine {
             | Input::Flooded(..)
             | Input::Asked(..)
             | Input::CallerGone(_)
+            | Input::Hosted(..)
+            | Input::Cleared(_)
             | Input::Recalled(..)
             | Input::Reloaded(..)
             | Input::ReloadRefused(..)

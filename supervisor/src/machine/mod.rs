@@ -17,6 +17,7 @@ mod commands;
 mod control;
 mod endings;
 mod fleet;
+mod guests;
 pub mod joins;
 pub mod lifecycle;
 pub mod nouns;
@@ -60,6 +61,7 @@ pub struct Machine {
     outbox: Outbox,
     bots: BTreeMap<String, Bot>,
     callers: BTreeMap<CallerId, Caller>,
+    guests: guests::Guests,
     going: Going,
     ledger_stuck: Option<String>,
     /// Updates that came while the ledger could not take them. Bounded: a bot waits for the receipts of its last batch.
@@ -91,6 +93,8 @@ struct Agent {
     stuck: bool,
     /// Not in the configuration any more: forget it once it is down.
     removed: bool,
+    /// Made by a caller, and gone with it.
+    guest: bool,
 }
 
 /// A turn that has no end yet.
@@ -171,6 +175,8 @@ enum Caller {
     Turn(TurnId),
     Agents { verb: protocol::control::Verb, pending: BTreeSet<AgentName>, failed: Option<String> },
     Shutdown,
+    /// It has guests.
+    Guests,
 }
 
 /// Whether we stay.
@@ -200,7 +206,9 @@ impl Machine {
             Input::Delivered(post, delivery) => self.delivered(now, post, delivery, effects),
             Input::Flooded(bot, ms) => self.outbox.flooded(now, &bot, ms),
             Input::Asked(caller, request) => self.asked(now, caller, request, effects),
-            Input::CallerGone(caller) => self.caller_gone(caller),
+            Input::CallerGone(caller) => self.caller_gone(now, caller, effects),
+            Input::Hosted(caller, policies) => self.hosted(now, caller, policies, effects),
+            Input::Cleared(name) => self.cleared(&name),
             Input::Recalled(asker, turn) => self.recalled(now, asker, turn.map(|t| *t), effects),
             Input::Reloaded(caller, setup) => self.reloaded(now, caller, *setup, effects),
             Input::ReloadRefused(caller, why) => Self::reload_refused(now, caller, &why, effects),

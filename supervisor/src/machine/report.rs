@@ -52,6 +52,10 @@ impl Machine {
         for (name, agent) in &self.agents {
             let state = agent.life.word(running.contains_key(name));
             *agents.entry(state.as_str().to_owned()).or_default() += 1;
+            // What is hurt on purpose is no reason to wake anybody.
+            if agent.guest {
+                continue;
+            }
             ailing |= matches!(agent.life.state(), State::Failed | State::Backoff { .. });
             ailing |= agent.streak.count() >= self.setup.alert_after;
         }

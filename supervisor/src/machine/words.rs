@@ -8,11 +8,13 @@
 //! ```
 
 use super::nouns::{CallerId, Chat, Post, PostId, ReceiptId, Record, Update};
-use super::setup::Setup;
+use super::setup::{Agent, Setup};
 use protocol::control::{Reply, Request};
+use protocol::guest::Guests;
 use protocol::hello::Accord;
 use protocol::journal::Reading;
 use protocol::{AgentName, FromWorker, Incarnation, ToWorker};
+use std::collections::BTreeMap;
 
 /// What stands between a prompt and a text that joined it. The store puts them together with the same.
 pub const JOINT: &str = "\n\n";
@@ -35,6 +37,10 @@ pub enum Input {
     Asked(CallerId, Request),
     /// The command line is gone.
     CallerGone(CallerId),
+    /// A caller's guests may begin: it is known how they are served.
+    Hosted(CallerId, BTreeMap<AgentName, Agent>),
+    /// Nothing of this guest is left on disk.
+    Cleared(AgentName),
     /// What the ledger knows of a turn that somebody wants to try again.
     Recalled(Asker, Option<Box<Recalled>>),
     /// A worker process runs.
@@ -159,6 +165,10 @@ pub enum Effect {
     Typing(Chat),
     /// Read the configuration again.
     Reload(Option<CallerId>),
+    /// Find out how a caller's guests are served.
+    Host(CallerId, Guests),
+    /// Remove the folder of a guest that is gone.
+    Clear(AgentName),
     /// Leave: workers stay if they were not ended before.
     Exit,
 }
@@ -215,6 +225,8 @@ impl Effect {
             | Self::Unhear(_)
             | Self::Deliver(_)
             | Self::Reload(_)
+            | Self::Host(..)
+            | Self::Clear(_)
             | Self::Exit => false,
         }
     }

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -28,9 +29,7 @@ const EXIT_QUESTION_PAUSE_MS: u64 = 5;
 /// When the process is gone, or its command line is that of something else.
 pub fn adopt(pid: u32, agent: &AgentName, incarnation: Incarnation) -> io::Result<Handle> {
     let handle = Handle::open(pid)?;
-    let mut line = Vec::new();
-    File::open(format!("/proc/{pid}/cmdline"))?.take(COMMAND_LINE_BYTES_MAX).read_to_end(&mut line)?;
-    if is_worker(&line, agent, incarnation) {
+    if is_worker(&command_line(pid)?, agent, incarnation) {
         Ok(handle)
     } else {
         Err(io::Error::other(format!("process {pid} is not the worker of {agent} in its run {incarnation}")))
@@ -42,6 +41,27 @@ fn is_worker(line: &[u8], agent: &AgentName, incarnation: Incarnation) -> bool {
     let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
     let has = |flag: &[u8], value: &str| words.windows(2).any(|pair| pair == [flag, value.as_bytes()]);
     has(b"--agent", agent.as_str()) && has(b"--incarnation", &incarnation.to_string())
+}
+
+/// Every worker of this folder that runs, told by its command line. For folders that no living supervisor cares for.
+pub fn workers_of(agent_dir: &Path) -> Vec<Handle> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let wanted = agent_dir.as_os_str().as_encoded_bytes();
+    numbers
+        .filter_map(|pid| {
+            let handle = Handle::open(pid).ok()?;
+            let line = command_line(pid).ok()?;
+            let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+            words.windows(2).any(|pair| pair == [b"--agent-dir".as_slice(), wanted]).then_some(handle)
+        })
+        .collect()
+}
+
+fn command_line(pid: u32) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    File::open(format!("/proc/{pid}/cmdline"))?.take(COMMAND_LINE_BYTES_MAX).read_to_end(&mut line)?;
+    Ok(line)
 }
 
 /// Resolves when the process is gone, with the reason in words: `unknown` if the kernel cannot tell.

@@ -216,6 +216,16 @@ impl World {
             }
             Effect::EditStatus { text, .. } => self.edits.push(text),
             Effect::Typing(_) => self.typing += 1,
+            Effect::Host(caller, guests) => {
+                let policy = self.setup.agents[&name("a")].clone();
+                let policies = guests.agents.into_iter().map(|guest| (guest.agent, policy.clone())).collect();
+                self.words.push_back(Word::Input(Input::Hosted(caller, policies)));
+            }
+            Effect::Clear(agent) => {
+                let place = self.places.remove(&agent).expect("a guest's folder");
+                assert!(place.process.is_none(), "{agent} is cleared while it runs");
+                self.words.push_back(Word::Input(Input::Cleared(agent)));
+            }
             Effect::Exit => self.gone = true,
         }
     }
@@ -592,6 +602,7 @@ impl World {
                     }
                 }
                 Caller::Shutdown => assert_eq!(machine.going, Going::Ending),
+                Caller::Guests => {}
             }
         }
     }
