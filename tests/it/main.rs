@@ -7,6 +7,7 @@ mod both;
 mod config;
 mod control;
 mod crash;
+mod drill;
 mod failure;
 mod isolation;
 mod message;

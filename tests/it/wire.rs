@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use protocol::control::{self, Reply, Request, SendEvent, Verb};
 use protocol::frame::{self, Frame};
-use protocol::guest::{Guest, Guests};
 use protocol::from_worker::{Beat, Delta, Isolation, Phase, Progress, Ready, Started, Steered};
+use protocol::guest::{Guest, Guests};
 use protocol::hello::{Hello, Role};
 use protocol::stable::{Finished, Outcome};
 use protocol::text::TextFile;

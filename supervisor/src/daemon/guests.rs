@@ -7,9 +7,7 @@
 //! ```
 
 use super::{Daemon, Word, served};
-use crate::config::{
-    Agent, Approval, Auth, Config, Home, Limits, Provider, QueueMode, Reviewer, RuntimeFrom, Sandbox,
-};
+use crate::config::{Agent, Approval, Auth, Config, Home, Limits, Provider, QueueMode, Reviewer, RuntimeFrom, Sandbox};
 use crate::machine::nouns::CallerId;
 use crate::machine::words::Input;
 use crate::process::{adopt, sweep};

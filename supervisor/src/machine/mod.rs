@@ -173,7 +173,11 @@ struct Bot {
 #[derive(Clone, Debug)]
 enum Caller {
     Turn(TurnId),
-    Agents { verb: protocol::control::Verb, pending: BTreeSet<AgentName>, failed: Option<String> },
+    Agents {
+        verb: protocol::control::Verb,
+        pending: BTreeSet<AgentName>,
+        failed: Option<String>,
+    },
     Shutdown,
     /// It has guests.
     Guests,

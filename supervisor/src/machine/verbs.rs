@@ -136,13 +136,7 @@ impl Machine {
     }
 
     /// The configuration was read again: only agents and bots whose part of it changed are touched.
-    pub(super) fn reloaded(
-        &mut self,
-        now: Now,
-        caller: Option<CallerId>,
-        mut setup: Setup,
-        effects: &mut Vec<Effect>,
-    ) {
+    pub(super) fn reloaded(&mut self, now: Now, caller: Option<CallerId>, mut setup: Setup, effects: &mut Vec<Effect>) {
         setup.agents.extend(self.guest_policies());
         let old = std::mem::replace(&mut self.setup, setup);
         let mut notes = Vec::new();
