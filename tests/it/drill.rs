@@ -230,7 +230,7 @@ fn a_supervisor_that_dies_ends_the_drill_and_the_next_one_clears_what_it_left() 
     world.kill_supervisor();
     let (code, words) = ended(drill);
     assert_eq!(code, Some(69), "{words}");
-    assert!(words.contains("the supervisor left in the middle of the drill"), "{words}");
+    assert!(words.contains("the supervisor left in the middle of the drill ("), "{words}");
     assert!(words.contains("the next `cofferdam run` ends and removes them"), "{words}");
     world.run();
     world.wait_ready();

@@ -6,8 +6,8 @@ use protocol::AgentName;
 use protocol::control::{AgentRow, FinishedEvent, Reply, Request, Send, SendEvent, Verb};
 use protocol::text::Text;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// The longest wait for an answer that the supervisor has at hand. It has milliseconds; a drill may cost it more.
@@ -20,13 +20,23 @@ pub(super) const LOOK: Duration = Duration::from_millis(50);
 pub(super) struct Flags {
     /// A person wants it to end.
     pub(super) stopped: AtomicBool,
-    /// The supervisor has gone.
-    pub(super) lost: AtomicBool,
+    /// The supervisor has gone, or parted from us; in its words, or the kernel's.
+    lost: OnceLock<String>,
 }
 
 impl Flags {
     pub(super) fn is_over(&self) -> bool {
-        self.stopped.load(Ordering::Relaxed) || self.lost.load(Ordering::Relaxed)
+        self.stopped.load(Ordering::Relaxed) || self.lost.get().is_some()
+    }
+
+    /// Nothing more can be asked; the first reason counts.
+    pub(super) fn lose(&self, why: &str) {
+        self.lost.get_or_init(|| why.to_owned());
+    }
+
+    /// Why nothing more can be asked, if that is so.
+    pub(super) fn lost(&self) -> Option<&str> {
+        self.lost.get().map(String::as_str)
     }
 }
 
@@ -62,8 +72,9 @@ impl Fleet {
             }
         };
         talk().unwrap_or_else(|error: ClientError| {
-            if matches!(error, ClientError::NoSupervisor(_) | ClientError::Left) {
-                self.flags.lost.store(true, Ordering::Relaxed);
+            // One connection that was cut says little: whoever keeps the guests tells whether the supervisor is there.
+            if let ClientError::NoSupervisor(_) = error {
+                self.flags.lose("nobody answers any more");
             }
             Err(error.into())
         })

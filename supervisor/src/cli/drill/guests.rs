@@ -3,7 +3,7 @@
 use super::fleet::{Fleet, LOOK};
 use super::plan::{OTHERS, VICTIM, VICTIM_COMPACT_TOKENS, VICTIM_MEMORY_BYTES, VICTIM_PIDS};
 use crate::cli::clock::Watch;
-use crate::cli::exit::{Exit, Failure};
+use crate::cli::exit::{Exit, Failure, chain};
 use crate::config::Config;
 use crate::control::{Client, ClientError};
 use protocol::control::{AgentState, Reply, Request};
@@ -30,8 +30,8 @@ pub(super) struct Guests {
 }
 
 impl Guests {
-    /// Makes them, with a victim among them if one is wanted, and lets each answer once.
-    pub(super) fn make(fleet: &Fleet, base_url: String, with_victim: bool, talk: &str) -> Result<Self, Failure> {
+    /// Makes them, with a victim among them if one is wanted. They are being started then, see [`Self::prepare`].
+    pub(super) fn make(fleet: &Fleet, base_url: String, with_victim: bool) -> Result<Self, Failure> {
         let victim = with_victim.then(|| name(VICTIM)).transpose()?;
         let others = OTHERS.iter().map(|text| name(text)).collect::<Result<Vec<_>, _>>()?;
         let agents = victim.iter().map(hurt).chain(others.iter().map(beside)).collect();
@@ -45,14 +45,19 @@ impl Guests {
             while !over.load(Ordering::Relaxed) {
                 match client.next_reply() {
                     Err(ClientError::Silent(_)) => {}
-                    Ok(_) | Err(_) => return flags.lost.store(true, Ordering::Relaxed),
+                    Ok(Reply::Refused(refused)) => return flags.lose(&refused.why),
+                    Ok(other) => return flags.lose(&format!("it answered with {other:?}")),
+                    Err(error) => return flags.lose(&chain(&error)),
                 }
             }
         });
-        let guests = Self { victim, others, done, keeper: Some(keeper) };
-        guests.ready(fleet)?;
-        guests.warm(fleet, talk)?;
-        Ok(guests)
+        Ok(Self { victim, others, done, keeper: Some(keeper) })
+    }
+
+    /// Waits until they are ready, and lets each answer once.
+    pub(super) fn prepare(&self, fleet: &Fleet, talk: &str) -> Result<(), Failure> {
+        self.ready(fleet)?;
+        self.warm(fleet, talk)
     }
 
     fn all(&self) -> impl Iterator<Item = &AgentName> {
@@ -108,7 +113,7 @@ impl Guests {
             names.iter().filter(is_left).map(AgentName::as_str).collect()
         };
         let watch = Watch::start();
-        while watch.seconds() < GONE_WITHIN_S && !fleet.flags.lost.load(Ordering::Relaxed) {
+        while watch.seconds() < GONE_WITHIN_S && fleet.flags.lost().is_none() {
             if left().is_empty() {
                 return None;
             }

@@ -130,11 +130,14 @@ impl Stage<'_> {
         let nonce = wall_ms();
         self.screen.note("making throw-away agents; their first turns take a moment");
         let real = self.arguments.agent.as_ref();
-        let guests = Guests::make(self.fleet, self.model.base_url(), real.is_none(), &format!("warm {nonce}"));
-        let guests = guests.map_err(|failure| self.given_up(failure, None))?;
+        let guests = Guests::make(self.fleet, self.model.base_url(), real.is_none())?;
         let Some(victim) = real.or(guests.victim.as_ref()).cloned() else {
             return Err(Failure::new(Exit::Bug, "there is nobody to hurt"));
         };
+        if let Err(failure) = guests.prepare(self.fleet, &format!("warm {nonce}")) {
+            let left = guests.part(self.fleet, self.config);
+            return Err(self.given_up(failure, left));
+        }
         let mut machine = Machine::look(self.is_weighted(&victim, &guests));
         let mut drills = Vec::new();
         let mut panels = Vec::new();
@@ -178,9 +181,10 @@ impl Stage<'_> {
     fn given_up(&self, failure: Failure, left: Option<String>) -> Failure {
         let flags = &self.fleet.flags;
         let left = left.map_or_else(String::new, |left| format!("\n{left}"));
-        if flags.lost.load(Ordering::Relaxed) {
+        if let Some(why) = flags.lost() {
             let left = if left.is_empty() { "\nnothing is left of the drill" } else { &left };
-            let words = format!("the supervisor left in the middle of the drill; who was hurt has been let go{left}");
+            let words =
+                format!("the supervisor left in the middle of the drill ({why}); who was hurt has been let go{left}");
             return Failure::new(Exit::NoSupervisor, words);
         }
         if flags.stopped.load(Ordering::Relaxed) {
