@@ -41,6 +41,8 @@ pub enum Request {
     },
     /// Make agents that last as long as this connection.
     Guests(Guests),
+    /// Let an agent's worker answer, and nothing else: how soon is for the caller to measure.
+    Ping(AgentName),
 }
 
 /// What may be wanted of an agent.

@@ -32,6 +32,8 @@ pub enum FromWorker {
     Beat(Beat),
     /// Something that the operator should read.
     Note(String),
+    /// The answer to a ping, with its number.
+    Pong(u64),
 }
 
 /// Homes are rendered, the journal is told: turns may come.
@@ -162,6 +164,7 @@ mod own {
     pub(super) const STEERED: u16 = 37;
     pub(super) const BEAT: u16 = 38;
     pub(super) const NOTE: u16 = 39;
+    pub(super) const PONG: u16 = 47;
 }
 
 impl FromWorker {
@@ -181,6 +184,7 @@ impl FromWorker {
             Self::Steered(message) => Frame { kind: own::STEERED, body: codec::encode(message)? },
             Self::Beat(message) => Frame { kind: own::BEAT, body: codec::encode(message)? },
             Self::Note(message) => Frame { kind: own::NOTE, body: codec::encode(message)? },
+            Self::Pong(nonce) => Frame { kind: own::PONG, body: codec::encode(nonce)? },
         })
     }
 
@@ -200,6 +204,7 @@ impl FromWorker {
             own::STEERED => Self::Steered(codec::decode(&frame.body)?),
             own::BEAT => Self::Beat(codec::decode(&frame.body)?),
             own::NOTE => Self::Note(codec::decode(&frame.body)?),
+            own::PONG => Self::Pong(codec::decode(&frame.body)?),
             _ => return Ok(None),
         }))
     }

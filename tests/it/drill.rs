@@ -47,7 +47,8 @@ fn wait_for_nothing_left(world: &World) {
 }
 
 fn report(ran: &Ran) -> Value {
-    assert!([0, 1].contains(&ran.code), "{ran:?}");
+    // The budgets of a test on a busy host say nothing.
+    assert!([0, 1, 75].contains(&ran.code), "{ran:?}");
     ran.json()
 }
 
@@ -64,6 +65,8 @@ fn drilled(kind: &str) -> (World, Value) {
     let svg = std::fs::read_to_string(dir.join("latency.svg")).unwrap();
     assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n") && svg.contains(&format!("{kind} drill-victim")));
     let drill = &report["drills"][0];
+    let probes: Vec<&str> = drill["probes"].as_array().unwrap().iter().map(|p| p["probe"].as_str().unwrap()).collect();
+    assert_eq!(probes, ["turns", "health", "workers"]);
     assert_eq!((drill["kind"].as_str(), drill["victim"].as_str()), (Some(kind), Some("drill-victim")));
     assert_eq!(drill["proof"]["harmed"], true, "{drill:#}\n{}", ran.stderr);
     assert!(drill["recovered_s"].is_number(), "{drill:#}");
@@ -72,9 +75,14 @@ fn drilled(kind: &str) -> (World, Value) {
             assert!(probed[phase]["count"].as_u64().unwrap() > 0, "{phase}: {probed:#}");
             assert_eq!(probed[phase]["failed"], 0, "{phase}: {probed:#}");
         }
-        assert!(["within", "no_budget", "too_few", "missed"].contains(&probed["verdict"].as_str().unwrap()));
+        assert!(["within", "no_budget", "too_few", "busy", "missed"].contains(&probed["verdict"].as_str().unwrap()));
     }
-    assert_eq!(ran.code == 1, report["verdict"] == "missed", "{report:#}");
+    let code = match report["verdict"].as_str().unwrap() {
+        "missed" => 1,
+        "busy" => 75,
+        _ => 0,
+    };
+    assert_eq!(ran.code, code, "{report:#}");
     (world, drill["proof"]["words"].clone())
 }
 

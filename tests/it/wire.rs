@@ -93,6 +93,7 @@ fn to_worker() -> Vec<ToWorker> {
         })),
         ToWorker::Steer(Steer { attempt: AttemptId(5), turn: TurnId(7), text }),
         ToWorker::Interrupt(Interrupt { attempt: AttemptId(5), reason: InterruptReason::Asked }),
+        ToWorker::Ping(9),
     ]
 }
 
@@ -109,6 +110,7 @@ fn from_worker() -> Vec<FromWorker> {
         FromWorker::Steered(Steered { attempt, turn: TurnId(7), taken: true }),
         FromWorker::Beat(Beat { running: 1, children: 2 }),
         FromWorker::Note("n".into()),
+        FromWorker::Pong(9),
     ]
 }
 
@@ -140,6 +142,7 @@ fn requests() -> Vec<Request> {
                 compact_at_tokens: Some(2),
             }],
         }),
+        Request::Ping(agent()),
     ]
 }
 

@@ -197,7 +197,8 @@ impl Caller {
             | ToWorker::Configure(_)
             | ToWorker::Begin(_)
             | ToWorker::Steer(_)
-            | ToWorker::Interrupt(_) => Err("something else came first".to_owned()),
+            | ToWorker::Interrupt(_)
+            | ToWorker::Ping(_) => Err("something else came first".to_owned()),
         }
     }
 
@@ -370,7 +371,8 @@ fn droppable(message: &FromWorker) -> Option<AttemptId> {
         | FromWorker::Started(_)
         | FromWorker::Steered(_)
         | FromWorker::Beat(_)
-        | FromWorker::Note(_) => None,
+        | FromWorker::Note(_)
+        | FromWorker::Pong(_) => None,
     }
 }
 

@@ -118,7 +118,8 @@ pub(super) enum Command {
     },
     /// Hurt a throw-away agent on purpose and measure what the others feel
     ///
-    /// Exit code 1 if a budget is missed. No configured agent is touched unless --agent names one.
+    /// Exit code 1 if a budget is missed, 75 if that happened on a host that was busy before. No configured agent is
+    /// touched unless --agent names one.
     Drill(Drill),
     /// Check the configuration, without a supervisor
     Check {

@@ -42,6 +42,7 @@ impl Machine {
             Input::LinkLost(name, incarnation, why) => {
                 if self.agents.get(&name).is_some_and(|agent| agent.life.is_present(incarnation)) {
                     Self::event(now, Some(&name), None, format!("session lost: {why}"), effects);
+                    self.unanswered(&name, effects);
                 }
                 self.live(now, &name, Life::LinkLost(incarnation), effects);
             }
@@ -173,6 +174,7 @@ impl Machine {
                 let text = protocol::text::clip(&text, 2_000).to_owned();
                 Self::event(now, Some(name), None, format!("note: {text}"), effects);
             }
+            FromWorker::Pong(nonce) => self.ponged(name, nonce, effects),
             FromWorker::Begun(_) | FromWorker::Beat(_) | FromWorker::Hello(_) | FromWorker::Finished(_) => {}
         }
     }

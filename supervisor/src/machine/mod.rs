@@ -181,6 +181,8 @@ enum Caller {
     Shutdown,
     /// It has guests.
     Guests,
+    /// This worker is to answer; the caller's number is the ping's.
+    Ping(AgentName),
 }
 
 /// Whether we stay.

@@ -265,7 +265,9 @@ impl Machine {
                 Caller::Turn(id) => {
                     refused(RefusedKind::Later, format!("cofferdam ends; turn {id} waits for its next start"))
                 }
-                Caller::Agents { .. } | Caller::Guests => refused(RefusedKind::Later, "cofferdam ends".into()),
+                Caller::Agents { .. } | Caller::Guests | Caller::Ping(_) => {
+                    refused(RefusedKind::Later, "cofferdam ends".into())
+                }
             };
             effects.push(Effect::Reply(caller, last));
         }

@@ -211,7 +211,9 @@ impl Effect {
             | Self::EditStatus { .. }
             | Self::Look(..)
             | Self::Recall(_)
-            | Self::Reply(_, Reply::Health(_) | Reply::Ps(_) | Reply::Queue(_)) => true,
+            | Self::Reply(_, Reply::Health(_) | Reply::Ps(_) | Reply::Queue(_))
+            // Nothing rests on it, and a commit is not what it measures.
+            | Self::Tell(_, ToWorker::Ping(_)) => true,
             Self::Record(_)
             | Self::Receipt(_)
             | Self::Reply(..)

@@ -1,7 +1,7 @@
 //! The latencies of each drill as a picture: SVG text, one panel a kind. Pure.
 //!
 //! ```text
-//!   ms  |  .  . . .|   .  .  . :   |  .  .    turns: a dot each (a cross: failed)
+//!   ms  |  .  . . .|   .  .  . :   |  .  .    turns: a dot each (a cross: failed); pings: a tick each
 //!  100 -|          |#############  |          during: shaded
 //!   10 -|- - - - - |- - - - - - - -| - - -    the budget of health
 //!    1 -|~~~~~~~~~~|~~~~~~~~~~~~~~~|~~~~~~    health: median, and the area up to the largest
@@ -31,6 +31,7 @@ const STEPS: [f64; 11] = [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300
 
 const TURNS: &str = "#1c5fb8";
 const HEALTH: &str = "#c2570c";
+const WORKERS: &str = "#6639ba";
 const FAILED: &str = "#c01c28";
 const INK: &str = "#24292f";
 const FAINT: &str = "#6e7781";
@@ -51,7 +52,7 @@ pub(super) fn chart(head: &str, panels: &[Panel]) -> String {
     let height = HEAD + PANEL * f64::from(count);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" \
-         font-family=\"Helvetica, Arial, sans-serif\" font-size=\"12\">\n\
+         font-family=\"Helvetica, Arial, 'DejaVu Sans', sans-serif\" font-size=\"12\">\n\
          <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#ffffff\"/>\n"
     );
     text(&mut svg, LEFT, 20.0, "start", &format!("fill=\"{INK}\" font-size=\"14\" font-weight=\"bold\""), head);
@@ -68,23 +69,23 @@ pub(super) fn chart(head: &str, panels: &[Panel]) -> String {
 fn legend(svg: &mut String) {
     let ink = format!("fill=\"{INK}\"");
     let y = 42.0;
-    dot(svg, LEFT + 4.0, y - 4.0, 3.0);
-    text(svg, LEFT + 12.0, y, "start", &ink, "turn of another agent");
-    cross(svg, LEFT + 160.0, y - 4.0);
-    text(svg, LEFT + 168.0, y, "start", &ink, "failed");
-    let x = LEFT + 226.0;
-    put(
-        svg,
-        format_args!(
-            "<rect x=\"{x}\" y=\"{}\" width=\"18\" height=\"8\" fill=\"{HEALTH}\" fill-opacity=\"0.25\"/>",
-            y - 8.0
-        ),
-    );
-    put(svg, format_args!("<path d=\"M{x} {y}h18\" stroke=\"{HEALTH}\" stroke-width=\"1.5\"/>"));
-    text(svg, x + 24.0, y, "start", &ink, "health: median, up to the largest");
-    let x = LEFT + 444.0;
-    put(svg, format_args!("<path d=\"M{x} {}h18\" stroke=\"{HEALTH}\" stroke-dasharray=\"4 3\"/>", y - 4.0));
-    text(svg, x + 24.0, y, "start", &ink, &format!("budget of health ({HEALTH_P99_MS_MAX} ms)"));
+    let mut say = |x: f64, words: &str, mark: &dyn Fn(&mut String, f64)| {
+        mark(svg, LEFT + x);
+        text(svg, LEFT + x + 24.0, y, "start", &ink, words);
+    };
+    say(-8.0, "turn of another agent", &|svg, x| dot(svg, x + 15.0, y - 4.0, 3.0));
+    say(158.0, "ping of a worker", &|svg, x| tick(svg, x + 15.0, y - 4.0));
+    say(302.0, "health: median, largest", &|svg, x| {
+        let area = format_args!(
+            "<rect x=\"{x}\" y=\"34\" width=\"18\" height=\"8\" fill=\"{HEALTH}\" fill-opacity=\"0.25\"/>"
+        );
+        put(svg, area);
+        put(svg, format_args!("<path d=\"M{x} {y}h18\" stroke=\"{HEALTH}\" stroke-width=\"1.5\"/>"));
+    });
+    say(496.0, &format!("its budget, {HEALTH_P99_MS_MAX} ms"), &|svg, x| {
+        put(svg, format_args!("<path d=\"M{x} {}h18\" stroke=\"{HEALTH}\" stroke-dasharray=\"4 3\"/>", y - 4.0));
+    });
+    say(634.0, "failed", &|svg, x| cross(svg, x + 14.0, y - 4.0));
 }
 
 /// Where values lie in a panel.
@@ -136,6 +137,12 @@ fn draw(svg: &mut String, panel: &Panel, top: f64) {
                 }
             }
             Probe::Health => band(svg, &scale, samples),
+            Probe::Workers => {
+                for sample in samples {
+                    let (x, y) = (scale.x(sample.at_s), scale.y(sample.ms));
+                    if sample.ok { tick(svg, x, y) } else { cross(svg, x, y) }
+                }
+            }
         }
     }
 }
@@ -181,7 +188,7 @@ fn grid(svg: &mut String, scale: &Scale, panel: &Panel) {
     if let Some(at) = panel.recovered_at {
         let x = scale.x(at);
         put(svg, format_args!("<path d=\"M{x:.1} {top}V{bottom}\" stroke=\"#1a7f37\" stroke-dasharray=\"2 3\"/>"));
-        text(svg, x + 4.0, top + 13.0, "start", "fill=\"#1a7f37\" font-size=\"11\"", "victim recovered");
+        text(svg, x + 4.0, bottom - 6.0, "start", "fill=\"#1a7f37\" font-size=\"11\"", "victim recovered");
     }
 }
 
@@ -229,6 +236,11 @@ fn dot(svg: &mut String, x: f64, y: f64, radius: f64) {
         svg,
         format_args!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius}\" fill=\"{TURNS}\" fill-opacity=\"0.75\"/>"),
     );
+}
+
+/// The answer of a worker: small, there are many.
+fn tick(svg: &mut String, x: f64, y: f64) {
+    put(svg, format_args!("<path d=\"M{x:.1} {:.1}v3\" stroke=\"{WORKERS}\" stroke-width=\"1.2\"/>", y - 1.5));
 }
 
 fn cross(svg: &mut String, x: f64, y: f64) {

@@ -84,6 +84,11 @@ impl Fleet {
         self.ask(&Request::Health, ANSWER_WITHIN, |_| false)
     }
 
+    /// Lets a worker answer.
+    pub(super) fn ping(&self, agent: &AgentName) -> Result<(), Failure> {
+        self.ask(&Request::Ping(agent.clone()), ANSWER_WITHIN, |_| false)
+    }
+
     pub(super) fn ps(&self) -> Result<Vec<AgentRow>, Failure> {
         let mut rows = Vec::new();
         self.ask(&Request::Ps, ANSWER_WITHIN, |reply| {

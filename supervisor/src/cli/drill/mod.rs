@@ -43,7 +43,8 @@ use model::Model;
 use plan::{Kind, Times};
 use probe::Probes;
 use protocol::AgentName;
-use protocol::control::AgentRow;
+use protocol::control::{AgentRow, AgentState};
+use protocol::guest::GUEST_PREFIX;
 use report::{Drill, Probed, Proof, Report};
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, IsTerminal, Write};
@@ -51,7 +52,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use verdict::{Verdict, worst};
+use verdict::{Ground, Verdict, worst};
 
 /// Runs the drills that the arguments name.
 pub(super) fn drill(flag: Flag<'_>, screen: &Screen, arguments: &Arguments) -> Result<Exit, Failure> {
@@ -139,11 +140,12 @@ impl Stage<'_> {
             return Err(self.given_up(failure, left));
         }
         let mut machine = Machine::look(self.is_weighted(&victim, &guests));
+        let ground = Ground { weighted: machine.cpu_weight, busy: machine.was_busy() };
         let mut drills = Vec::new();
         let mut panels = Vec::new();
         let mut failed = None;
         for kind in kinds {
-            match self.one(*kind, &victim, &guests, machine.cpu_weight, nonce) {
+            match self.one(*kind, &victim, &guests, ground, nonce) {
                 Ok((drill, panel)) => {
                     if !self.arguments.json {
                         self.screen.print(&format!("\n{}", report::table(&drill, &self.screen.look)))?;
@@ -205,7 +207,7 @@ impl Stage<'_> {
         kind: Kind,
         victim: &AgentName,
         guests: &Guests,
-        weighted: bool,
+        ground: Ground,
         nonce: u64,
     ) -> Result<(Drill, Panel), Failure> {
         let seconds = self.arguments.seconds;
@@ -223,15 +225,20 @@ impl Stage<'_> {
             seconds,
             talk: format!("{talk} victim"),
         };
+        let rows = self.fleet.ps()?;
+        let is_well = |row: &AgentRow| matches!(row.state, AgentState::Ready | AgentState::Busy);
+        let is_other = |row: &AgentRow| row.agent != *victim && !row.agent.as_str().starts_with(GUEST_PREFIX);
+        let well = rows.into_iter().filter(|row| is_well(row) && is_other(row));
+        let workers = well.map(|row| row.agent).collect();
         let watch = Watch::start();
-        let probes = Probes::start(self.fleet, &guests.others, &talk, watch);
+        let probes = Probes::start(self.fleet, &guests.others, workers, &talk, watch);
         let measured = self.phases(&hurt, watch);
         let series = probes.end();
         let Measured { times, proof, recovered_s } = measured?;
         if self.fleet.flags.is_over() {
             return Err(Failure::new(Exit::Failed, "the drill was ended"));
         }
-        let probed = series.iter().map(|(probe, samples)| Probed::of(*probe, kind, samples, &times, weighted));
+        let probed = series.iter().map(|(probe, samples)| Probed::of(*probe, kind, samples, &times, ground));
         let drill = Drill {
             kind,
             victim: victim.to_string(),
@@ -303,7 +310,11 @@ impl Stage<'_> {
             self.screen.print(&format!("report: {}", dir.join("report.json").display()))?;
             self.screen.print(&format!("chart:  {}", dir.join("latency.svg").display()))?;
         }
-        Ok(if report.verdict == Verdict::Missed { Exit::Failed } else { Exit::Done })
+        Ok(match report.verdict {
+            Verdict::NoBudget | Verdict::Within | Verdict::TooFew => Exit::Done,
+            Verdict::Busy => Exit::Later,
+            Verdict::Missed => Exit::Failed,
+        })
     }
 
     fn folder(&self, at: &str) -> PathBuf {

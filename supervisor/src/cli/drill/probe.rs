@@ -6,7 +6,7 @@ use super::verdict::Probe;
 use crate::cli::clock::Watch;
 use protocol::AgentName;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -15,6 +15,8 @@ const TURN_EVERY_S: f64 = 0.4;
 /// Callers that ask for `health` at once, and the pause of each between two questions, in seconds.
 const CALLERS: usize = 8;
 const HEALTH_EVERY_S: f64 = 0.05;
+/// One configured worker after the other is pinged, each that long after the one before, in seconds.
+const PING_EVERY_S: f64 = 0.05;
 /// A turn that takes so long has failed for whoever waits.
 const TURN_WITHIN: Duration = Duration::from_secs(30);
 
@@ -26,8 +28,14 @@ pub(super) struct Probes {
 }
 
 impl Probes {
-    /// Begins to measure; times are told by `watch`.
-    pub(super) fn start(fleet: &Fleet, others: &[AgentName], talk: &str, watch: Watch) -> Self {
+    /// Begins to measure turns of `others` and the `workers` of configured agents; times are told by `watch`.
+    pub(super) fn start(
+        fleet: &Fleet,
+        others: &[AgentName],
+        workers: Vec<AgentName>,
+        talk: &str,
+        watch: Watch,
+    ) -> Self {
         let done = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         for (index, agent) in others.iter().enumerate() {
@@ -42,6 +50,14 @@ impl Probes {
         for _ in 0..CALLERS {
             let ask = |fleet: &Fleet| fleet.health().is_ok();
             threads.push((Probe::Health, series(fleet.clone(), Arc::clone(&done), watch, 0.0, HEALTH_EVERY_S, ask)));
+        }
+        if !workers.is_empty() {
+            let next = AtomicUsize::new(0);
+            let ask = move |fleet: &Fleet| {
+                let agent = workers.get(next.fetch_add(1, Ordering::Relaxed) % workers.len());
+                agent.is_some_and(|agent| fleet.ping(agent).is_ok())
+            };
+            threads.push((Probe::Workers, series(fleet.clone(), Arc::clone(&done), watch, 0.0, PING_EVERY_S, ask)));
         }
         Self { done, threads }
     }

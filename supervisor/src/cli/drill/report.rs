@@ -3,7 +3,7 @@
 use super::host::Machine;
 use super::plan::{Kind, Phase, Times};
 use super::stats::{Sample, Summary, ratio};
-use super::verdict::{Probe, Verdict, judge, worst};
+use super::verdict::{Ground, Probe, Verdict, judge, worst};
 use crate::cli::screen::{Look, Tone};
 use comfy_table::{Cell, CellAlignment, Table};
 use serde::Serialize;
@@ -58,7 +58,7 @@ pub(super) struct Probed {
 }
 
 impl Probed {
-    pub(super) fn of(probe: Probe, kind: Kind, samples: &[Sample], times: &Times, weighted: bool) -> Self {
+    pub(super) fn of(probe: Probe, kind: Kind, samples: &[Sample], times: &Times, ground: Ground) -> Self {
         let [before, during, after] = Phase::ALL.map(|phase| Summary::of(samples, times, phase));
         Self {
             probe,
@@ -68,7 +68,7 @@ impl Probed {
             ratio_median: ratio(before.median, during.median),
             ratio_p99: ratio(before.p99, during.p99),
             ratio_median_after: ratio(before.median, after.median),
-            verdict: judge(probe, kind, &before, &during, weighted),
+            verdict: judge(probe, kind, &before, &during, ground),
         }
     }
 }
@@ -135,6 +135,7 @@ const fn tone(verdict: Verdict) -> Tone {
     match verdict {
         Verdict::Within => Tone::Good,
         Verdict::NoBudget | Verdict::TooFew => Tone::Faint,
+        Verdict::Busy => Tone::Warn,
         Verdict::Missed => Tone::Bad,
     }
 }
@@ -171,7 +172,8 @@ mod tests {
                 ok: true,
             })
             .collect();
-        let probes = vec![Probed::of(Probe::Turns, kind, &samples, &times, false)];
+        let ground = Ground { weighted: false, busy: false };
+        let probes = vec![Probed::of(Probe::Turns, kind, &samples, &times, ground)];
         let proof = Proof { harmed: true, words: "it was".into() };
         let victim = "drill-victim".into();
         Drill { kind, victim, times, proof, recovered_s: Some(0.5), probes, verdict: Verdict::TooFew }.judged()

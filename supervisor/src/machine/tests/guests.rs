@@ -163,3 +163,25 @@ fn a_supervisor_that_leaves_kills_its_guests_and_the_next_one_knows_none() {
     assert_eq!(agents(&world), ["a", "b"]);
     assert!(world.turn_end(2).is_some(), "its turn is not left without an end");
 }
+
+#[test]
+fn a_ping_is_answered_by_the_worker_alone() {
+    let mut world = World::new();
+    let ping = world.ask(Request::Ping(name("a")));
+    assert_eq!(world.replies[&ping], [], "the worker has not answered yet");
+    world.settle();
+    assert_eq!(world.replies[&ping], [Reply::Done]);
+    world.places.get_mut(&name("a")).unwrap().stopped = true;
+    let held = world.ask(Request::Ping(name("a")));
+    world.settle();
+    assert_eq!(world.replies[&held], []);
+    world.die(&name("a"), "killed by signal 9");
+    world.settle();
+    assert!(refusal(&world, held).contains("was lost before it answered"));
+    world.ask(Request::Agents(Verb::Stop, vec![name("b")]));
+    world.settle();
+    for nobody in ["b", "nobody"] {
+        let ping = world.ask(Request::Ping(name(nobody)));
+        assert!(refusal(&world, ping).contains("no worker that could answer"));
+    }
+}

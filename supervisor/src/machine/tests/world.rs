@@ -603,6 +603,10 @@ impl World {
                 }
                 Caller::Shutdown => assert_eq!(machine.going, Going::Ending),
                 Caller::Guests => {}
+                Caller::Ping(name) => {
+                    let agent = machine.agents.get(name);
+                    assert!(agent.is_some_and(|agent| agent.life.process().is_some()), "{caller:?} after {after:?}");
+                }
             }
         }
     }
