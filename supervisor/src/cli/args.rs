@@ -173,7 +173,7 @@ pub(super) struct Drill {
     /// Length of each phase: before, during, after
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(super) seconds: u64,
-    /// Where report.json and latency.svg go; by default a folder of their own in state_dir/drills
+    /// Where report.json and latency.svg go; by default a folder of their own below drills/ in the state
     #[arg(long, value_name = "DIR")]
     pub(super) report: Option<PathBuf>,
     /// Print the report as JSON

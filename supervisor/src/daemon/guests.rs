@@ -24,7 +24,7 @@ const PROVIDER: &str = "drill";
 /// A model that Codex knows, so that it behaves as with a real one.
 const MODEL: &str = "gpt-5.5";
 /// No clock of ours may end what a drill keeps up on purpose; its caller ends it.
-const LONG: Duration = Duration::from_secs(60 * 60);
+const LONG: Duration = Duration::from_hours(1);
 /// A guest without a supervisor has no caller either: it is to go as soon as it can tell that from a restart.
 const ORPHAN_AFTER: Duration = Duration::from_secs(10);
 /// From the polite end of a guest's Codex to the next step.

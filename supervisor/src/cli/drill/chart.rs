@@ -260,7 +260,7 @@ fn text(svg: &mut String, x: f64, y: f64, anchor: &str, style: &str, words: &str
 }
 
 fn put(svg: &mut String, piece: std::fmt::Arguments<'_>) {
-    svg.push_str(&format!("{piece}\n"));
+    svg.extend([piece.to_string().as_str(), "\n"]);
 }
 
 #[cfg(test)]

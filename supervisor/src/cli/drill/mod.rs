@@ -137,7 +137,7 @@ impl Stage<'_> {
         };
         if let Err(failure) = guests.prepare(self.fleet, &format!("warm {nonce}")) {
             let left = guests.part(self.fleet, self.config);
-            return Err(self.given_up(failure, left));
+            return Err(self.given_up(&failure, left));
         }
         let mut machine = Machine::look(self.is_weighted(&victim, &guests));
         let ground = Ground { weighted: machine.cpu_weight, busy: machine.was_busy() };
@@ -162,7 +162,7 @@ impl Stage<'_> {
         machine.load_after = host::load();
         let left = guests.part(self.fleet, self.config);
         if let Some(failure) = failed {
-            return Err(self.given_up(failure, left));
+            return Err(self.given_up(&failure, left));
         }
         if let Some(left) = left {
             self.screen.note(&left);
@@ -180,7 +180,7 @@ impl Stage<'_> {
     }
 
     /// The end of a drill that does not go on, in words that say what became of those it hurt.
-    fn given_up(&self, failure: Failure, left: Option<String>) -> Failure {
+    fn given_up(&self, failure: &Failure, left: Option<String>) -> Failure {
         let flags = &self.fleet.flags;
         let left = left.map_or_else(String::new, |left| format!("\n{left}"));
         if let Some(why) = flags.lost() {
@@ -192,7 +192,7 @@ impl Stage<'_> {
         if flags.stopped.load(Ordering::Relaxed) {
             return Failure::new(Exit::Failed, format!("interrupted; who was hurt has been let go{left}"));
         }
-        Failure { words: format!("{}{left}", failure.words), ..failure }
+        Failure::new(failure.exit, format!("{}{left}", failure.words))
     }
 
     fn is_weighted(&self, victim: &AgentName, guests: &Guests) -> bool {
@@ -238,14 +238,14 @@ impl Stage<'_> {
         if self.fleet.flags.is_over() {
             return Err(Failure::new(Exit::Failed, "the drill was ended"));
         }
-        let probed = series.iter().map(|(probe, samples)| Probed::of(*probe, kind, samples, &times, ground));
+        let told = series.iter().map(|(probe, samples)| Probed::of(*probe, kind, samples, &times, ground));
         let drill = Drill {
             kind,
             victim: victim.to_string(),
             times,
             proof,
             recovered_s,
-            probes: probed.collect(),
+            probes: told.collect(),
             verdict: Verdict::TooFew,
         };
         let panel = Panel {
@@ -331,7 +331,7 @@ struct Measured {
 }
 
 /// How long the first turn of a conversation may take.
-const FIRST_TURN_WITHIN: std::time::Duration = std::time::Duration::from_secs(60);
+const FIRST_TURN_WITHIN: std::time::Duration = std::time::Duration::from_mins(1);
 
 fn write(path: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;

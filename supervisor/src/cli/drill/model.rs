@@ -158,6 +158,7 @@ fn plain(status: StatusCode, words: &'static str) -> Response<Full<Bytes>> {
 
 /// What matters of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of one request")]
 struct Asked {
     marked: bool,
     compaction: bool,

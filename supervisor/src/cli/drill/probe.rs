@@ -72,7 +72,9 @@ impl Probes {
                 sum.extend(samples);
             }
         }
-        all.iter_mut().for_each(|(_, samples)| samples.sort_by(|a, b| a.at_s.total_cmp(&b.at_s)));
+        for (_, samples) in &mut all {
+            samples.sort_by(|a, b| a.at_s.total_cmp(&b.at_s));
+        }
         all
     }
 }

@@ -110,12 +110,12 @@ pub(super) fn table(drill: &Drill, look: &Look) -> String {
     let name = look.paint(Tone::Strong, drill.kind.as_str());
     let mut text = format!("{name}  {}: {}\n{}\n", drill.victim, drill.kind.about(), table.trim_fmt());
     let harmed = if drill.proof.harmed { "" } else { "NO HARM WAS DONE: " };
-    text.push_str(&format!("  proof: {harmed}{}\n", drill.proof.words));
+    text.extend(["  proof: ", harmed, &drill.proof.words, "\n"]);
     let failed: usize = drill.probes.iter().map(|probed| probed.during.failed + probed.after.failed).sum();
     if failed > 0 {
-        text.push_str(&format!("  {failed} measurement(s) of others failed\n"));
+        text.extend([format!("  {failed} measurement(s) of others failed\n")]);
     }
-    text.push_str(&match drill.recovered_s {
+    let recovered = match drill.recovered_s {
         Some(seconds) => format!(
             "  the victim recovered in {seconds:.2} s
 "
@@ -123,7 +123,8 @@ pub(super) fn table(drill: &Drill, look: &Look) -> String {
         None => "  THE VICTIM DID NOT RECOVER while it was waited for
 "
         .to_owned(),
-    });
+    };
+    text.push_str(&recovered);
     text
 }
 
@@ -154,7 +155,7 @@ pub(super) fn closing(report: &Report, look: &Look) -> String {
     if !machine.cpu_weight && report.drills.iter().any(|drill| drill.kind.is_cpu_bound()) {
         text.push_str("cpu.weight is not enforced here: ratios of turns beside a busy processor have no budget\n");
     }
-    text.push_str(&format!("verdict: {}\n", look.paint(tone(report.verdict), report.verdict.as_str())));
+    text.extend(["verdict: ", &look.paint(tone(report.verdict), report.verdict.as_str()), "\n"]);
     text
 }
 
