@@ -1,11 +1,9 @@
 //! What the command line asks the supervisor, and what it answers.
 //!
-//! One request a connection; answers follow until [`Reply::Done`] or [`Reply::Refused`]. The answers that a script may
-//! read serialise to the JSON that the README promises.
+//! One request a connection; answers until [`Reply::Done`] or [`Reply::Refused`]. Scripts read the JSON of the README.
 
 use crate::codec::{self, CodecError};
 use crate::frame::Frame;
-use crate::guest::Guests;
 use crate::ids::{AgentName, AttemptId, TurnId};
 use crate::text::Text;
 use serde::{Deserialize, Serialize};
@@ -40,7 +38,7 @@ pub enum Request {
         now: bool,
     },
     /// Make agents that last as long as this connection.
-    Guests(Guests),
+    Guests(crate::guest::Guests),
     /// Let an agent's worker answer, and nothing else: how soon is for the caller to measure.
     Ping(AgentName),
 }
