@@ -22,6 +22,8 @@ const LEFT: f64 = 62.0;
 const RIGHT: f64 = 18.0;
 const TOP: f64 = 44.0;
 const BOTTOM: f64 = 36.0;
+/// Width of the words at a line, in pixels.
+const LABEL: f64 = 120.0;
 /// Columns into which what is measured often is put together.
 const COLUMNS: usize = 180;
 /// The axis of time has at most so many marks.
@@ -188,7 +190,9 @@ fn grid(svg: &mut String, scale: &Scale, panel: &Panel) {
     if let Some(at) = panel.recovered_at {
         let x = scale.x(at);
         put(svg, format_args!("<path d=\"M{x:.1} {top}V{bottom}\" stroke=\"#1a7f37\" stroke-dasharray=\"2 3\"/>"));
-        text(svg, x + 4.0, bottom - 6.0, "start", "fill=\"#1a7f37\" font-size=\"11\"", "victim recovered");
+        // Near the right edge the words stand before the line.
+        let (x, anchor) = if x > WIDTH - LABEL { (x - 4.0, "end") } else { (x + 4.0, "start") };
+        text(svg, x, bottom - 6.0, anchor, "fill=\"#1a7f37\" font-size=\"11\"", "victim recovered");
     }
 }
 
@@ -240,7 +244,7 @@ fn dot(svg: &mut String, x: f64, y: f64, radius: f64) {
 
 /// The answer of a worker: small, there are many.
 fn tick(svg: &mut String, x: f64, y: f64) {
-    put(svg, format_args!("<path d=\"M{x:.1} {:.1}v3\" stroke=\"{WORKERS}\" stroke-width=\"1.2\"/>", y - 1.5));
+    put(svg, format_args!("<path d=\"M{x:.1} {:.1}v3\" stroke=\"{WORKERS}\" stroke-width=\"1.6\"/>", y - 1.5));
 }
 
 fn cross(svg: &mut String, x: f64, y: f64) {
