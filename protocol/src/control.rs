@@ -39,6 +39,10 @@ pub enum Request {
         /// Do not wait for turns that run.
         now: bool,
     },
+    /// Make agents that last as long as this connection.
+    Guests(crate::guest::Guests),
+    /// Let an agent's worker answer, and nothing else: how soon is for the caller to measure.
+    Ping(AgentName),
 }
 
 /// What may be wanted of an agent.
@@ -105,6 +109,8 @@ pub enum Reply {
     Turn(Box<TurnStory>),
     /// To [`Request::Queue`].
     Queue(Vec<QueueRow>),
+    /// To [`Request::Guests`]: they are being started.
+    Guests(Vec<AgentName>),
     /// A line for the person while the work goes on.
     Note(String),
     /// The last answer: done.

@@ -30,6 +30,7 @@ pub mod envelope;
 pub mod failure;
 pub mod frame;
 pub mod from_worker;
+pub mod guest;
 pub mod hello;
 pub mod ids;
 pub mod journal;

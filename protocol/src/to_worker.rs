@@ -28,6 +28,8 @@ pub enum ToWorker {
     Steer(Steer),
     /// Stop a running attempt.
     Interrupt(Interrupt),
+    /// Answer with the same number, at once: somebody measures how soon the worker does.
+    Ping(u64),
 }
 
 /// How an agent is served. The worker renders its homes from it.
@@ -256,6 +258,7 @@ mod own {
     pub(super) const BEGIN: u16 = 17;
     pub(super) const STEER: u16 = 18;
     pub(super) const INTERRUPT: u16 = 19;
+    pub(super) const PING: u16 = 31;
 }
 
 /// Why a frame holds no message.
@@ -284,6 +287,7 @@ impl ToWorker {
             Self::Begin(message) => Frame { kind: own::BEGIN, body: codec::encode(message)? },
             Self::Steer(message) => Frame { kind: own::STEER, body: codec::encode(message)? },
             Self::Interrupt(message) => Frame { kind: own::INTERRUPT, body: codec::encode(message)? },
+            Self::Ping(nonce) => Frame { kind: own::PING, body: codec::encode(nonce)? },
         })
     }
 
@@ -301,6 +305,7 @@ impl ToWorker {
             own::BEGIN => Self::Begin(codec::decode(&frame.body)?),
             own::STEER => Self::Steer(codec::decode(&frame.body)?),
             own::INTERRUPT => Self::Interrupt(codec::decode(&frame.body)?),
+            own::PING => Self::Ping(codec::decode(&frame.body)?),
             _ => return Ok(None),
         }))
     }

@@ -10,6 +10,7 @@
 //! The loop never waits for a leaf: what takes time runs in a task of its own and comes back as an input. Groups of
 //! effects are performed in the order in which they were decided, each after the commit of its records.
 
+mod guests;
 mod hear;
 mod log;
 mod looks;
@@ -81,6 +82,8 @@ enum Word {
     Dialled(Box<crate::link::Dialled>, Option<Handle>),
     /// The configuration was read again.
     Reloaded(Option<CallerId>, Box<Loaded>),
+    /// A caller's guests may begin; the configuration is theirs alone.
+    Hosted(CallerId, Box<Config>),
 }
 
 /// Effects that wait for their commit, or for those before them.
@@ -95,6 +98,8 @@ struct Daemon {
     machine: Machine,
     store: Arc<Store>,
     config: Arc<Config>,
+    /// Of the present guests, if there are some.
+    guests: Option<Box<Config>>,
     environment: Arc<Environment>,
     ledger: u64,
     words: mpsc::Sender<Word>,
@@ -200,6 +205,7 @@ async fn start(config: Config, environment: Environment) -> Result<Started, (u8,
         }
     })?;
     texts::tidy(&config.state_dir.join("texts"));
+    guests::clear_old(&config).await;
     let (path, ballast) = (config.ledger(), config.ballast_bytes);
     let wall = clock.now().wall;
     let opened = tokio::task::spawn_blocking(move || Store::open(&path, ballast, wall)).await;
@@ -231,6 +237,7 @@ async fn start(config: Config, environment: Environment) -> Result<Started, (u8,
         machine,
         store: Arc::new(store),
         config: Arc::new(config),
+        guests: None,
         environment: Arc::new(environment),
         ledger,
         words,
@@ -352,6 +359,7 @@ impl Daemon {
             Word::Successor(caller, successor) => self.succeeded(caller, successor),
             Word::Dialled(dialled, handle) => self.dialled(*dialled, handle),
             Word::Reloaded(caller, loaded) => self.reloaded(caller, *loaded),
+            Word::Hosted(caller, config) => self.hosted(caller, config),
         }
     }
 

@@ -8,6 +8,7 @@ mod chaos;
 mod config;
 mod control;
 mod crash;
+mod drill;
 mod failure;
 mod isolation;
 mod message;

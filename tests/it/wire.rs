@@ -5,6 +5,7 @@ use protocol::control::{self, Reply, Request, SendEvent, Verb};
 use protocol::envelope::{Bound, By, Limit};
 use protocol::frame::{self, Frame};
 use protocol::from_worker::{Beat, Delta, Isolation, Phase, Progress, Ready, Started, Steered};
+use protocol::guest::{Guest, Guests};
 use protocol::hello::{Hello, Role};
 use protocol::stable::{Finished, Outcome};
 use protocol::text::TextFile;
@@ -101,6 +102,7 @@ fn to_worker() -> Vec<ToWorker> {
         })),
         ToWorker::Steer(Steer { attempt: AttemptId(5), turn: TurnId(7), text }),
         ToWorker::Interrupt(Interrupt { attempt: AttemptId(5), reason: InterruptReason::Asked }),
+        ToWorker::Ping(9),
     ]
 }
 
@@ -122,6 +124,7 @@ fn from_worker() -> Vec<FromWorker> {
         FromWorker::Beat(Beat { running: 1, children: 2 }),
         FromWorker::Note("n".into()),
         FromWorker::Alert("a".into()),
+        FromWorker::Pong(9),
     ]
 }
 
@@ -144,6 +147,17 @@ fn requests() -> Vec<Request> {
         Request::Reload,
         Request::Shutdown { now: true },
         Request::Upgrade("/p".into()),
+        Request::Guests(Guests {
+            base_url: "http://127.0.0.1:1/v1".into(),
+            agents: vec![Guest {
+                agent: agent(),
+                runtime: Runtime::Codex,
+                memory_max: Some(1),
+                pids_max: None,
+                compact_at_tokens: Some(2),
+            }],
+        }),
+        Request::Ping(agent()),
     ]
 }
 
@@ -153,6 +167,7 @@ fn replies() -> Vec<Reply> {
         Reply::Event(SendEvent::Queued { turn: TurnId(6), position: 2 }),
         Reply::Event(SendEvent::Joined { turn: TurnId(6), into: TurnId(5) }),
         Reply::Event(SendEvent::Refused { reason: "full".into() }),
+        Reply::Guests(vec![agent()]),
         Reply::Note("n".into()),
         Reply::Done,
         Reply::Refused(control::Refused { kind: control::RefusedKind::Later, why: "w".into() }),

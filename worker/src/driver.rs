@@ -318,6 +318,10 @@ impl Driver {
                 }
             },
             ToWorker::Interrupt(interrupt) => self.take(Input::Interrupt(interrupt.attempt, interrupt.reason)),
+            ToWorker::Ping(nonce) => {
+                self.tell(FromWorker::Pong(nonce));
+                Ok(())
+            }
         }
     }
 

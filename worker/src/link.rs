@@ -199,7 +199,8 @@ impl Caller {
             | ToWorker::Configure(_)
             | ToWorker::Begin(_)
             | ToWorker::Steer(_)
-            | ToWorker::Interrupt(_) => Err("something else came first".to_owned()),
+            | ToWorker::Interrupt(_)
+            | ToWorker::Ping(_) => Err("something else came first".to_owned()),
         }
     }
 
@@ -373,7 +374,8 @@ fn droppable(message: &FromWorker) -> Option<AttemptId> {
         | FromWorker::Steered(_)
         | FromWorker::Beat(_)
         | FromWorker::Note(_)
-        | FromWorker::Alert(_) => None,
+        | FromWorker::Alert(_)
+        | FromWorker::Pong(_) => None,
     }
 }
 

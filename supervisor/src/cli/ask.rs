@@ -34,6 +34,7 @@ fn look_up(
             | Reply::Turns(_)
             | Reply::Turn(_)
             | Reply::Queue(_)
+            | Reply::Guests(_)
             | Reply::Note(_)) => show(other)?,
         }
     }
@@ -116,6 +117,7 @@ fn until_done(client: &mut Client, screen: &Screen) -> Result<(), Failure> {
             | Reply::Turns(_)
             | Reply::Turn(_)
             | Reply::Queue(_)
+            | Reply::Guests(_)
             | Reply::Note(_)) => tell(&reply, screen)?,
         }
     }
@@ -132,6 +134,7 @@ fn tell(reply: &Reply, screen: &Screen) -> Result<(), Failure> {
         | Reply::Turns(_)
         | Reply::Turn(_)
         | Reply::Queue(_)
+        | Reply::Guests(_)
         | Reply::Done
         | Reply::Refused(_) => Err(unasked(reply)),
     }

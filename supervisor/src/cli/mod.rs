@@ -3,6 +3,7 @@
 //! ```text
 //!   args.rs ---> run ------------------------------> the daemon, in this process
 //!           |--> ask.rs, send.rs --- control.sock --> show/: tables.rs, story.rs, json.rs --> screen.rs
+//!           |--> drill/ --- control.sock, many times    hurts and measures
 //!           `--> local.rs, logs.rs, doctor.rs         what needs no supervisor
 //! ```
 //! Every end is one [`Exit`]. Nothing here decides about agents; nothing that comes from outside reaches a terminal
@@ -12,6 +13,7 @@ mod args;
 mod ask;
 mod clock;
 mod doctor;
+mod drill;
 mod exit;
 mod local;
 mod logs;
@@ -99,6 +101,7 @@ fn perform(cli: Cli, run: fn(Loaded) -> ExitCode, screen: &Screen) -> Result<Exi
         Command::Upgrade { binary, no_wait } => upgrade::upgrade(flag, screen, binary, !no_wait),
         Command::Login { agent, arguments } => return local::login(flag, screen, &agent, &arguments).map(Into::into),
         Command::Logs { agent, follow, lines, shape } => logs::logs(flag, screen, &agent, lines, follow, shape),
+        Command::Drill(arguments) => return drill::drill(flag, screen, &arguments).map(Into::into),
         Command::Check { shape } => local::check(flag, screen, shape),
         Command::Doctor { shape } => return doctor::doctor(flag, screen, shape).map(Into::into),
         Command::Init { path, agent, owner } => local::init(path.as_deref(), screen, &agent, owner),

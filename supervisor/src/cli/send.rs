@@ -64,7 +64,12 @@ fn follow(config: &Config, screen: &Screen, request: &Request, json: bool, waits
                 }
                 return Err(refused.into());
             }
-            reply @ (Reply::Health(_) | Reply::Ps(_) | Reply::Turns(_) | Reply::Turn(_) | Reply::Queue(_)) => {
+            reply @ (Reply::Health(_)
+            | Reply::Ps(_)
+            | Reply::Turns(_)
+            | Reply::Turn(_)
+            | Reply::Queue(_)
+            | Reply::Guests(_)) => {
                 return Err(Failure::new(Exit::Bug, format!("the supervisor answered another question: {reply:?}")));
             }
         }

@@ -15,7 +15,7 @@ use protocol::control::{AgentRow, AgentState, Health, Reply, Request};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long the old supervisor may take to check the new program: three questions of 10 s, and its own leave.
 const CHECK_WITHIN: Duration = Duration::from_secs(45);
@@ -48,7 +48,7 @@ pub(super) fn upgrade(flag: Flag<'_>, screen: &Screen, program: Option<PathBuf>,
             Err(error) => return Err(error.into()),
         }
     }
-    let left = clock::instant();
+    let left = clock::Watch::start();
     let health = answered(&socket, left).ok_or_else(|| {
         let words = format!(
             "the new supervisor does not answer after {} s; workers run on: look at its log, and start it or the old one \
@@ -57,7 +57,7 @@ pub(super) fn upgrade(flag: Flag<'_>, screen: &Screen, program: Option<PathBuf>,
         );
         Failure::new(Exit::Failed, words)
     })?;
-    let gap = left.elapsed().as_secs_f64();
+    let gap = left.seconds();
     if let Some(why) = health.upgrade_failed {
         return Err(Failure::new(Exit::Failed, format!("the supervisor was not replaced: {why}")));
     }
@@ -75,8 +75,8 @@ fn absolute(program: Option<PathBuf>) -> Result<PathBuf, Failure> {
 }
 
 /// Waits for a supervisor that takes messages. The old one, as long as it answers, refuses: it is on its way out.
-fn answered(socket: &Path, since: Instant) -> Option<Health> {
-    while since.elapsed() < ANSWER_WITHIN {
+fn answered(socket: &Path, since: clock::Watch) -> Option<Health> {
+    while since.seconds() < ANSWER_WITHIN.as_secs_f64() {
         if let Ok(Reply::Health(health)) = ask(socket, &Request::Health) {
             return Some(health);
         }
@@ -98,6 +98,7 @@ fn rows(socket: &Path) -> Result<Vec<AgentRow>, Failure> {
         | Reply::Turns(_)
         | Reply::Turn(_)
         | Reply::Queue(_)
+        | Reply::Guests(_)
         | Reply::Note(_)
         | Reply::Done) => Err(unasked(&other)),
     }

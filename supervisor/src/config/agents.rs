@@ -9,6 +9,7 @@ use super::section::{Found, Section, World};
 use super::units::{parse_duration, show_size};
 use super::value::echo;
 use super::words::{Approval, Auth, Home, QueueMode, Reviewer, Sandbox};
+use protocol::guest::GUEST_PREFIX;
 use protocol::{AgentName, Route, Runtime};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -53,6 +54,11 @@ pub(super) fn agents(root: &Section<'_>, base: &Base<'_>, sink: &mut Sink) -> BT
                 continue;
             }
         };
+        if name.as_str().starts_with(GUEST_PREFIX) {
+            let message = format!("names that begin with {GUEST_PREFIX} are kept for `cofferdam drill`");
+            sink.push(Problem::error(&spot.span, message).label("choose another name"));
+            continue;
+        }
         let agent = agent(&name, spot, &section, &defaults, base, sink);
         all.insert(name, agent);
     }

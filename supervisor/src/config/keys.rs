@@ -137,7 +137,7 @@ pub const KEYS: &[Key] = &[
     key("models", Kind::Named, Nothing, "policy by PROVIDER/MODEL"),
     key("models.*.runtime", Kind::Word(RUNTIMES), Nothing, "runtime of agents on this model that say nothing themselves"),
     key("defaults", Kind::Table, Nothing, "any key of `agents.*`, for agents without it; tables are joined key by key, lists are replaced"),
-    key("agents", Kind::Named, Nothing, "one table for each agent; names are a small letter and at most 31 of a-z, 0-9, _ and -"),
+    key("agents", Kind::Named, Nothing, "one table for each agent; names are a small letter and at most 31 of a-z, 0-9, _ and -, not beginning with drill-"),
     key("agents.*.model", Kind::Model, Required, "PROVIDER/MODEL; the prefix codex-cli/ or codex/ means openai/ on that runtime"),
     key("agents.*.runtime", Kind::Word(RUNTIMES), Told("prefix of `model`, else `models`, `providers`, `defaults`, else codex"), "app-server kept warm, or one `codex exec` for each turn"),
     key("agents.*.fallbacks", Kind::Texts, Value("[]"), "models to go to when a failure allows it, in order; without a prefix they keep the agent's runtime"),

@@ -193,7 +193,7 @@ pub enum Cgroup {
 }
 
 /// Bounds of one agent's processes, for its worker. `None`: no bound.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of memory at which a turn ends.
     pub memory_max: Option<u64>,

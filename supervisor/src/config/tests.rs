@@ -445,6 +445,14 @@ fn credentials_of_systemd_may_have_any_mode() {
 }
 
 #[test]
+fn names_of_throw_away_agents_are_kept_for_the_drill() {
+    let world = World::new();
+    let page = world.page("[defaults]\nmodel = \"openai/gpt-5.5\"\n[agents.drill-x]\n[agents.drillx]\n");
+    assert!(page.contains("names that begin with drill- are kept for `cofferdam drill`"), "{page}");
+    assert!(!page.contains("agents.drillx"), "{page}");
+}
+
+#[test]
 fn hostile_files_end_in_one_sentence() {
     let world = World::new();
     let at = |name: &str| world.dir.path().join(name);

@@ -35,6 +35,8 @@ impl Daemon {
             Effect::Typing(chat) => self.fleeting(&chat.bot, Post::Typing { chat: chat.chat, topic: chat.topic }),
             Effect::Reload(caller) => self.reload(caller),
             Effect::Upgrade(caller, program) => self.upgrade(caller, program.into()),
+            Effect::Host(caller, guests) => self.host(caller, &guests),
+            Effect::Clear(agent) => self.clear(agent),
             Effect::Exit => self.leaving = true,
         }
     }

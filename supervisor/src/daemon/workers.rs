@@ -155,8 +155,10 @@ impl Daemon {
     }
 
     pub(super) fn configure(&self, agent: &AgentName) {
-        let Some(policy) = self.config.agents.get(agent) else { return };
-        let configure = served::configure(&self.config, &self.environment, policy, self.ledger);
+        let configs = [Some(&*self.config), self.guests.as_deref()];
+        let found = configs.into_iter().flatten().find_map(|config| Some((config, config.agents.get(agent)?)));
+        let Some((config, policy)) = found else { return };
+        let configure = served::configure(config, &self.environment, policy, self.ledger);
         for refused in self.groups.iter().flat_map(|groups| groups.limit(agent, &configure.limits)) {
             tracing::warn!(%agent, "{refused}");
         }

@@ -55,7 +55,8 @@ pub(super) const fn may_be_dropped(said: &FromWorker) -> bool {
         | FromWorker::Steered(_)
         | FromWorker::Beat(_)
         | FromWorker::Note(_)
-        | FromWorker::Alert(_) => false,
+        | FromWorker::Alert(_)
+        | FromWorker::Pong(_) => false,
     }
 }
 
@@ -86,7 +87,8 @@ impl HeldBack {
             | FromWorker::Steered(_)
             | FromWorker::Beat(_)
             | FromWorker::Note(_)
-            | FromWorker::Alert(_) => {}
+            | FromWorker::Alert(_)
+            | FromWorker::Pong(_) => {}
         }
     }
 
@@ -125,7 +127,8 @@ impl HeldBack {
             | FromWorker::Steered(_)
             | FromWorker::Beat(_)
             | FromWorker::Note(_)
-            | FromWorker::Alert(_) => {}
+            | FromWorker::Alert(_)
+            | FromWorker::Pong(_) => {}
         }
         said
     }

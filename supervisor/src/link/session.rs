@@ -167,7 +167,11 @@ impl Session {
 const fn is_stable(message: &ToWorker) -> bool {
     match message {
         ToWorker::Hello(_) | ToWorker::Ack(_) | ToWorker::Drain | ToWorker::Kill => true,
-        ToWorker::Configure(_) | ToWorker::Begin(_) | ToWorker::Steer(_) | ToWorker::Interrupt(_) => false,
+        ToWorker::Configure(_)
+        | ToWorker::Begin(_)
+        | ToWorker::Steer(_)
+        | ToWorker::Interrupt(_)
+        | ToWorker::Ping(_) => false,
     }
 }
 

@@ -6,7 +6,7 @@ use super::turns::Wish;
 use super::words::{Asker, Effect, Look};
 use super::{Caller, Machine, Stage};
 use protocol::control::{QueueRow, Refused, RefusedKind, Reply, Request, Send, SendEvent};
-use protocol::{AgentName, TurnId};
+use protocol::{AgentName, ToWorker, TurnId};
 
 /// Longest name of a conversation that a person may give, in bytes.
 const CONVERSATION_BYTES_MAX: usize = 128;
@@ -50,10 +50,13 @@ impl Machine {
                 effects.push(Effect::Reply(caller, Reply::Note(note)));
                 self.end_all(now, &Life::Stop(at_once.then_some(0)), effects);
             }
+            Request::Guests(guests) => self.host(now, caller, guests, effects),
+            Request::Ping(name) => self.ping(caller, name, effects),
         }
     }
 
-    pub(super) fn caller_gone(&mut self, caller: CallerId) {
+    pub(super) fn caller_gone(&mut self, now: Now, caller: CallerId, effects: &mut Vec<Effect>) {
+        self.part(now, Some(caller), effects);
         if let Some(Caller::Turn(id)) = self.callers.remove(&caller)
             && let Some(turn) = self.turns.get_mut(&id)
         {
@@ -90,6 +93,38 @@ impl Machine {
                 let known = self.agents.get(&send.agent).is_some_and(|agent| !agent.removed);
                 refuse(caller, if known { RefusedKind::Later } else { RefusedKind::Failed }, why, effects);
             }
+        }
+    }
+
+    /// A worker that is up answers a ping from its loop; nothing else comes of it.
+    fn ping(&mut self, caller: CallerId, name: AgentName, effects: &mut Vec<Effect>) {
+        if !self.agents.get(&name).is_some_and(|agent| agent.life.is_up()) {
+            return refuse(
+                caller,
+                RefusedKind::Later,
+                format!("agent {name} has no worker that could answer"),
+                effects,
+            );
+        }
+        self.callers.insert(caller, Caller::Ping(name.clone()));
+        effects.push(Effect::Tell(name, ToWorker::Ping(caller.0)));
+    }
+
+    pub(super) fn ponged(&mut self, name: &AgentName, nonce: u64, effects: &mut Vec<Effect>) {
+        let caller = CallerId(nonce);
+        if matches!(self.callers.get(&caller), Some(Caller::Ping(pinged)) if pinged == name) {
+            self.callers.remove(&caller);
+            effects.push(Effect::Reply(caller, Reply::Done));
+        }
+    }
+
+    /// The session with a worker is lost: it answers no ping any more.
+    pub(super) fn unanswered(&mut self, name: &AgentName, effects: &mut Vec<Effect>) {
+        let waits = |(_, waits): &(&CallerId, &Caller)| matches!(waits, Caller::Ping(pinged) if pinged == name);
+        let waiting: Vec<CallerId> = self.callers.iter().filter(waits).map(|(caller, _)| *caller).collect();
+        for caller in waiting {
+            self.callers.remove(&caller);
+            refuse(caller, RefusedKind::Later, format!("the worker of {name} was lost before it answered"), effects);
         }
     }
 
@@ -159,6 +194,6 @@ pub(super) fn first_line(text: &str) -> String {
     protocol::text::clip(text.trim().lines().next().unwrap_or(""), 120).to_owned()
 }
 
-fn refuse(caller: CallerId, kind: RefusedKind, why: String, effects: &mut Vec<Effect>) {
+pub(super) fn refuse(caller: CallerId, kind: RefusedKind, why: String, effects: &mut Vec<Effect>) {
     effects.push(Effect::Reply(caller, Reply::Refused(Refused { kind, why })));
 }

@@ -59,6 +59,7 @@ impl Machine {
             Input::LinkLost(name, incarnation, why) => {
                 if self.agents.get(&name).is_some_and(|agent| agent.life.is_present(incarnation)) {
                     Self::event(now, Some(&name), None, format!("session lost: {why}"), effects);
+                    self.unanswered(&name, effects);
                 }
                 self.live(now, &name, Life::LinkLost(incarnation), effects);
             }
@@ -76,6 +77,8 @@ impl Machine {
             | Input::Flooded(..)
             | Input::Asked(..)
             | Input::CallerGone(_)
+            | Input::Hosted(..)
+            | Input::Cleared(_)
             | Input::Recalled(..)
             | Input::Reloaded(..)
             | Input::ReloadRefused(..)
@@ -202,6 +205,7 @@ impl Machine {
                 }
             }
             FromWorker::Alert(text) => self.worker_alert(now, name, &text, effects),
+            FromWorker::Pong(nonce) => self.ponged(name, nonce, effects),
             FromWorker::Begun(attempt) => self.begun(attempt, name),
             FromWorker::Hello(_) | FromWorker::Finished(_) => {}
         }

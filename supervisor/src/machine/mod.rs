@@ -18,6 +18,7 @@ mod commands;
 mod control;
 mod endings;
 mod fleet;
+mod guests;
 mod heartbeat;
 pub mod joins;
 pub mod lifecycle;
@@ -67,6 +68,7 @@ pub struct Machine {
     outbox: Outbox,
     bots: BTreeMap<String, Bot>,
     callers: BTreeMap<CallerId, Caller>,
+    guests: guests::Guests,
     going: Going,
     ledger_stuck: Option<String>,
     /// Updates that came while the ledger could not take them. Bounded: a bot waits for the receipts of its last batch.
@@ -112,6 +114,8 @@ struct Agent {
     outdated: bool,
     /// It is being replaced for that, until the next one is up.
     renewing: bool,
+    /// Made by a caller, and gone with it.
+    guest: bool,
 }
 
 /// A turn that has no end yet.
@@ -208,8 +212,16 @@ struct Bot {
 #[derive(Clone, Debug)]
 enum Caller {
     Turn(TurnId),
-    Agents { verb: protocol::control::Verb, pending: BTreeSet<AgentName>, failed: Option<String> },
+    Agents {
+        verb: protocol::control::Verb,
+        pending: BTreeSet<AgentName>,
+        failed: Option<String>,
+    },
     Shutdown,
+    /// It has guests.
+    Guests,
+    /// This worker is to answer; the caller's number is the ping's.
+    Ping(AgentName),
 }
 
 /// Whether we stay.
@@ -238,7 +250,9 @@ impl Machine {
             Input::Delivered(post, delivery) => self.delivered(now, post, delivery, effects),
             Input::Flooded(bot, ms) => self.outbox.flooded(now, &bot, ms),
             Input::Asked(caller, request) => self.asked(now, caller, request, effects),
-            Input::CallerGone(caller) => self.caller_gone(caller),
+            Input::CallerGone(caller) => self.caller_gone(now, caller, effects),
+            Input::Hosted(caller, policies) => self.hosted(now, caller, policies, effects),
+            Input::Cleared(name) => self.cleared(&name),
             Input::Recalled(asker, turn) => self.recalled(now, asker, turn.map(|t| *t), effects),
             Input::Reloaded(caller, setup) => self.reloaded(now, caller, *setup, effects),
             Input::ReloadRefused(caller, why) => Self::reload_refused(now, caller, &why, effects),
@@ -339,8 +353,10 @@ impl Machine {
         let state = agent.life.state();
         Some(Row {
             word: agent.life.word(self.running_of(name) > 0).as_str(),
-            ails: matches!(state, lifecycle::State::Failed | lifecycle::State::Backoff { .. })
-                || agent.streak.count() >= self.setup.alert_after,
+            // What is hurt on purpose is no reason to wake anybody.
+            ails: !agent.guest
+                && (matches!(state, lifecycle::State::Failed | lifecycle::State::Backoff { .. })
+                    || agent.streak.count() >= self.setup.alert_after),
             rests: agent.stuck || matches!(state, lifecycle::State::Down | lifecycle::State::Failed),
             due: [worker, turns, status].into_iter().flatten().min(),
         })

@@ -30,6 +30,7 @@ impl Machine {
             outbox: Outbox::after(memory.last.post),
             bots: BTreeMap::new(),
             callers: BTreeMap::new(),
+            guests: super::guests::Guests::default(),
             going: Going::Staying,
             ledger_stuck: None,
             held: Vec::new(),

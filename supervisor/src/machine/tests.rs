@@ -8,6 +8,7 @@
 
 mod agents;
 mod chats;
+mod guests;
 mod heartbeat;
 mod ledger;
 mod restarts;

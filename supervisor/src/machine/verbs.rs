@@ -128,14 +128,15 @@ impl Machine {
                     self.fail_waiting(now, id, FailureClass::Shutdown, "the agent was removed", effects);
                 }
             }
-            self.agents.remove(name);
+            self.forget_agent(name, effects);
         } else if agent.restart && self.going == Going::Staying {
             self.live(now, name, Life::Start, effects);
         }
     }
 
     /// The configuration was read again: only agents and bots whose part of it changed are touched.
-    pub(super) fn reloaded(&mut self, now: Now, caller: Option<CallerId>, setup: Setup, effects: &mut Vec<Effect>) {
+    pub(super) fn reloaded(&mut self, now: Now, caller: Option<CallerId>, mut setup: Setup, effects: &mut Vec<Effect>) {
+        setup.agents.extend(self.guest_policies());
         let old = std::mem::replace(&mut self.setup, setup);
         self.agents.touch_all();
         let mut notes = Vec::new();
@@ -212,6 +213,7 @@ impl Machine {
     pub(super) fn leave(&mut self, effects: &mut Vec<Effect>) {
         if self.going != Going::Gone {
             self.going = Going::Gone;
+            self.leave_no_guests(effects);
             effects.push(Effect::Exit);
         }
     }
@@ -227,6 +229,8 @@ impl Machine {
             return;
         }
         self.going = Going::Ending;
+        // A guest may be one that never ends what it runs.
+        self.part(now, None, effects);
         let names: Vec<AgentName> = self.agents.keys().cloned().collect();
         for name in names {
             if let Some(agent) = self.agents.get_mut(&name) {
@@ -264,7 +268,9 @@ impl Machine {
                 Caller::Turn(id) => {
                     refused(RefusedKind::Later, format!("cofferdam ends; turn {id} waits for its next start"))
                 }
-                Caller::Agents { .. } => refused(RefusedKind::Later, "cofferdam ends".into()),
+                Caller::Agents { .. } | Caller::Guests | Caller::Ping(_) => {
+                    refused(RefusedKind::Later, "cofferdam ends".into())
+                }
             };
             effects.push(Effect::Reply(caller, last));
         }
@@ -293,6 +299,7 @@ impl Agent {
             known: None,
             outdated: false,
             renewing: false,
+            guest: false,
         }
     }
 }

@@ -8,11 +8,13 @@
 //! ```
 
 use super::nouns::{CallerId, Chat, Identity, Post, PostId, ReceiptId, Record, Update};
-use super::setup::Setup;
+use super::setup::{Agent, Setup};
 use protocol::control::{Reply, Request};
+use protocol::guest::Guests;
 use protocol::hello::Accord;
 use protocol::journal::Reading;
 use protocol::{AgentName, FromWorker, Incarnation, ToWorker};
+use std::collections::BTreeMap;
 
 /// What stands between a prompt and a text that joined it. The store puts them together with the same.
 pub const JOINT: &str = "\n\n";
@@ -35,6 +37,10 @@ pub enum Input {
     Asked(CallerId, Request),
     /// The command line is gone.
     CallerGone(CallerId),
+    /// A caller's guests may begin: it is known how they are served.
+    Hosted(CallerId, BTreeMap<AgentName, Agent>),
+    /// Nothing of this guest is left on disk.
+    Cleared(AgentName),
     /// What the ledger knows of a turn that somebody wants to try again.
     Recalled(Asker, Option<Box<Recalled>>),
     /// A worker process runs.
@@ -179,6 +185,10 @@ pub enum Effect {
     Reload(Option<CallerId>),
     /// Look whether this program can take our place; if so we leave for it.
     Upgrade(CallerId, String),
+    /// Find out how a caller's guests are served.
+    Host(CallerId, Guests),
+    /// Remove the folder of a guest that is gone.
+    Clear(AgentName),
     /// Leave: workers stay if they were not ended before.
     Exit,
 }
@@ -222,7 +232,9 @@ impl Effect {
             | Self::EditStatus { .. }
             | Self::Look(..)
             | Self::Recall(_)
-            | Self::Reply(_, Reply::Health(_) | Reply::Ps(_) | Reply::Queue(_)) => true,
+            | Self::Reply(_, Reply::Health(_) | Reply::Ps(_) | Reply::Queue(_))
+            // Nothing rests on it, and a commit is not what it measures.
+            | Self::Tell(_, ToWorker::Ping(_)) => true,
             Self::Record(_)
             | Self::Receipt(_)
             | Self::Reply(..)
@@ -237,6 +249,8 @@ impl Effect {
             | Self::Deliver(_)
             | Self::Reload(_)
             | Self::Upgrade(..)
+            | Self::Host(..)
+            | Self::Clear(_)
             | Self::Exit => false,
         }
     }

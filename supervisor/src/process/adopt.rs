@@ -32,8 +32,7 @@ const EXIT_QUESTION_PAUSE_MS: u64 = 5;
 /// When the process is gone, or its command line is that of something else.
 pub fn adopt(pid: u32, agent: &AgentName, incarnation: Incarnation) -> io::Result<Handle> {
     let handle = Handle::open(pid)?;
-    let line = command_line(pid)?;
-    if is_worker(&line, agent, incarnation) {
+    if is_worker(&command_line(pid)?, agent, incarnation) {
         Ok(handle)
     } else {
         Err(io::Error::other(format!("process {pid} is not the worker of {agent} in its run {incarnation}")))
@@ -74,6 +73,21 @@ fn value<'a>(line: &'a [u8], flag: &[u8]) -> Option<&'a [u8]> {
     let mut words = line.split(|byte| *byte == 0);
     words.find(|word| *word == flag)?;
     words.next()
+}
+
+/// Every worker of this folder that runs, told by its command line. For folders that no living supervisor cares for.
+pub fn workers_of(agent_dir: &Path) -> Vec<Handle> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let wanted = agent_dir.as_os_str().as_encoded_bytes();
+    numbers
+        .filter_map(|pid| {
+            let handle = Handle::open(pid).ok()?;
+            let line = command_line(pid).ok()?;
+            let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+            words.windows(2).any(|pair| pair == [b"--agent-dir".as_slice(), wanted]).then_some(handle)
+        })
+        .collect()
 }
 
 /// Resolves when the process is gone, with the reason in words: `unknown` if the kernel cannot tell.

@@ -59,6 +59,22 @@ impl Handle {
         self.send(Signal::KILL)
     }
 
+    /// SIGSTOP: it stays as it is until [`Self::resume`]. `Ok(false)`: it had already gone.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn stop(&self) -> io::Result<bool> {
+        self.send(Signal::STOP)
+    }
+
+    /// SIGCONT. `Ok(false)`: it had already gone.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn resume(&self) -> io::Result<bool> {
+        self.send(Signal::CONT)
+    }
+
     fn send(&self, signal: Signal) -> io::Result<bool> {
         match pidfd_send_signal(self.fd.as_fd(), signal) {
             Ok(()) => Ok(true),

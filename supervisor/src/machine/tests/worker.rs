@@ -94,6 +94,7 @@ impl Place {
                 let taken = live && self.takes_steers;
                 self.tell(FromWorker::Steered(Steered { attempt: steer.attempt, turn: steer.turn, taken }));
             }
+            ToWorker::Ping(nonce) => self.tell(FromWorker::Pong(nonce)),
             ToWorker::Interrupt(interrupt) => {
                 assert_eq!(interrupt.reason, InterruptReason::Asked);
                 let turns = self.process.as_mut().map(|p| &mut p.turns);

@@ -240,6 +240,16 @@ impl World {
             }
             Effect::EditStatus { text, .. } => self.edits.push(text),
             Effect::Typing(_) => self.typing += 1,
+            Effect::Host(caller, guests) => {
+                let policy = self.setup.agents[&name("a")].clone();
+                let policies = guests.agents.into_iter().map(|guest| (guest.agent, policy.clone())).collect();
+                self.words.push_back(Word::Input(Input::Hosted(caller, policies)));
+            }
+            Effect::Clear(agent) => {
+                let place = self.places.remove(&agent).expect("a guest's folder");
+                assert!(place.process.is_none(), "{agent} is cleared while it runs");
+                self.words.push_back(Word::Input(Input::Cleared(agent)));
+            }
             Effect::Exit => self.gone = true,
         }
     }
@@ -564,10 +574,16 @@ impl World {
 
     /// What must hold after every input.
     pub fn check(&self, after: &dyn std::fmt::Debug) {
-        let machine = &self.machine;
-        if machine.going == Going::Gone {
+        if self.machine.going == Going::Gone {
             return;
         }
+        self.check_turns(after);
+        self.check_agents(after);
+        self.check_callers(after);
+    }
+
+    fn check_turns(&self, after: &dyn std::fmt::Debug) {
+        let machine = &self.machine;
         for (id, turn) in &machine.turns {
             let agent = &turn.new.conversation.agent;
             let agent = machine.agents.get(agent).unwrap_or_else(|| panic!("turn {id} is nobody's after {after:?}"));
@@ -600,6 +616,10 @@ impl World {
                 "{attempt} after {after:?}"
             );
         }
+    }
+
+    fn check_agents(&self, after: &dyn std::fmt::Debug) {
+        let machine = &self.machine;
         for (name, agent) in &machine.agents {
             // What is kept up agent by agent is what a look at it finds.
             assert_eq!(machine.overview.row(name), machine.row(name), "{name} after {after:?}");
@@ -616,6 +636,10 @@ impl World {
                 assert!(agent.lanes.is_empty(), "turns wait for {name}, which has failed, after {after:?}");
             }
         }
+    }
+
+    fn check_callers(&self, after: &dyn std::fmt::Debug) {
+        let machine = &self.machine;
         for (caller, waits) in &machine.callers {
             match waits {
                 Caller::Turn(id) => {
@@ -630,6 +654,11 @@ impl World {
                     }
                 }
                 Caller::Shutdown => assert_eq!(machine.going, Going::Ending),
+                Caller::Guests => {}
+                Caller::Ping(name) => {
+                    let agent = machine.agents.get(name);
+                    assert!(agent.is_some_and(|agent| agent.life.process().is_some()), "{caller:?} after {after:?}");
+                }
             }
         }
     }
