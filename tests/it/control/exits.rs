@@ -79,10 +79,16 @@ fn a_wrong_configuration_is_78_for_check_and_for_run() {
 #[test]
 fn a_running_supervisor_is_reached_while_the_file_is_wrong() {
     let world = one_agent("codex");
-    fs::write(world.config(), "state_dir = \"s\"\n[agents.a]\nmodel = ").unwrap();
-    let ran = world.cli(&["ps", "--json"]);
-    assert_eq!((ran.code, &ran.json()[0]["state"]), (0, &"ready".into()), "{ran:?}");
-    assert!(ran.stderr.contains("cofferdam check"), "{ran:?}");
+    // What stands before the first table is all that a command reads; behind it, `check` and `reload` find what is wrong.
+    for (text, told) in
+        [("state_dir = \"s\"\nmax_turns = \n[agents.a]", true), ("state_dir = \"s\"\n[agents.a]\nmodel = ", false)]
+    {
+        fs::write(world.config(), text).unwrap();
+        let ran = world.cli(&["ps", "--json"]);
+        assert_eq!((ran.code, &ran.json()[0]["state"]), (0, &"ready".into()), "{ran:?}");
+        assert_eq!(ran.stderr.contains("cofferdam check"), told, "{ran:?}");
+        assert_eq!(world.cli(&["check"]).code, 78, "{text}");
+    }
     world.shut_down();
 }
 
