@@ -3,6 +3,7 @@
 //! A reader that cannot hand on its line stops reading; then Codex waits, and nobody else. Lines are paid for by
 //! their size from one purse of all children, so that many long lines wait in the pipe and not in our memory.
 
+use crate::machine::io::LINE_ENDLESS_BYTES;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -30,7 +31,8 @@ const BUFFER_BYTES_KEPT: usize = 64 * 1024;
 pub enum Line {
     /// The whole line without its end.
     Text(String),
-    /// It had this many bytes, more than the limit, and was dropped as it came.
+    /// It had this many bytes, more than the limit, and was dropped as it came. One that passes [`LINE_ENDLESS_BYTES`] is
+    /// told at that moment too.
     TooLong(u64),
 }
 
@@ -62,11 +64,11 @@ impl Cutter {
     pub fn push(&mut self, mut bytes: &[u8], lines: &mut Vec<Line>) {
         while let Some(end) = bytes.iter().position(|b| *b == b'\n') {
             let (piece, rest) = bytes.split_at(end);
-            self.take(piece);
+            self.take(piece, lines);
             lines.push(self.line());
             bytes = rest.get(1..).unwrap_or_default();
         }
-        self.take(bytes);
+        self.take(bytes, lines);
     }
 
     /// The line that the end of the stream cut off, if there is one.
@@ -74,9 +76,13 @@ impl Cutter {
         (!self.buffer.is_empty() || self.skipped > 0).then(|| self.line())
     }
 
-    fn take(&mut self, piece: &[u8]) {
+    fn take(&mut self, piece: &[u8], lines: &mut Vec<Line>) {
         if self.skipped > 0 {
+            let before = self.skipped;
             self.skipped += piece.len() as u64;
+            if before < LINE_ENDLESS_BYTES && self.skipped >= LINE_ENDLESS_BYTES {
+                lines.push(Line::TooLong(self.skipped));
+            }
         } else if self.buffer.len() + piece.len() > self.bytes_max {
             self.skipped = (self.buffer.len() + piece.len()) as u64;
             self.buffer = Vec::new();

@@ -21,6 +21,9 @@ pub struct Tick(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ChildId(pub u64);
 
+/// A line of Codex that has grown so long has no end, in bytes: 25 times the longest that was seen.
+pub const LINE_ENDLESS_BYTES: u64 = 512 * 1024 * 1024;
+
 /// What can happen.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {

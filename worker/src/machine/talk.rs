@@ -9,7 +9,7 @@
 use super::Machine;
 use super::app_server::{Heard, reply};
 use super::event::{Event, Kind, item};
-use super::io::{ChildId, Effect, Tick};
+use super::io::{ChildId, Effect, LINE_ENDLESS_BYTES, Tick};
 use super::session::{Ask, Loaded, Stage};
 use super::turn::BAD_LINES_MAX;
 use super::verdict::{State, Verdict};
@@ -44,8 +44,11 @@ impl Machine {
         let note = format!("Codex wrote a line of {bytes} bytes, which was dropped");
         effects.push(Effect::Tell(FromWorker::Note(note)));
         let attempt = self.children.get(&child).and_then(|record| record.attempt);
+        let endless = || Verdict::failed(FailureClass::CodexProtocol, "a line without an end");
         match attempt {
+            Some(attempt) if bytes >= LINE_ENDLESS_BYTES => self.stop(now, attempt, endless(), effects),
             Some(attempt) => self.bad_line(now, attempt, effects),
+            None if bytes >= LINE_ENDLESS_BYTES => self.give_up_session(now, &endless(), effects),
             None => self.bad_session_line(now, effects),
         }
     }
@@ -58,8 +61,14 @@ impl Machine {
         if session.bad_lines != BAD_LINES_MAX + 1 {
             return;
         }
-        let (child, starting) = (session.child, session.stage == Stage::Starting);
         let verdict = Verdict::failed(FailureClass::CodexProtocol, "more lines than can be forgiven were no messages");
+        self.give_up_session(now, &verdict, effects);
+    }
+
+    /// Ends the app-server that does not keep to its word, and all that it was to do.
+    fn give_up_session(&mut self, now: Tick, verdict: &Verdict, effects: &mut Vec<Effect>) {
+        let Some(session) = &self.session else { return };
+        let (child, starting) = (session.child, session.stage == Stage::Starting);
         if starting {
             self.fail_waiting(now, &verdict.clone().told(Some(true)), effects);
         }

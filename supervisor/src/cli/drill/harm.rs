@@ -35,9 +35,9 @@ const FLOOD_BEGUN_BYTES: u64 = 1 << 20;
 /// How much longer than its phase a flood may take to its 100 MB, in seconds.
 const FLOOD_LATE_S: f64 = 30.0;
 /// A fork bomb that brought fewer processes than these was none.
-const FORKS_MIN: u32 = 64;
-/// Turns that are begun anew because memory ended the one before, at the most.
-const HOGS_MAX: u32 = 20;
+const FORKS_MIN: u64 = 64;
+/// Turns that are begun anew because a limit ended the one before, at the most.
+const TURNS_MAX: u32 = 20;
 
 /// Where the harm stands.
 #[derive(Debug, Default)]
@@ -252,41 +252,44 @@ impl Hurt<'_> {
     }
 
     fn oom(&self, gate: &Gate) -> Result<Proof, Failure> {
+        let (most, ended) = self.again_and_again(gate, "take memory", |row| row.rss_bytes)?;
+        let limit = bytes(VICTIM_MEMORY_BYTES);
+        let words = format!("{} resident at the most, of {limit} that it may have; {ended}", bytes(most));
+        Ok(Proof { harmed: most >= VICTIM_MEMORY_BYTES / 2 || ended.contains("out_of_memory"), words })
+    }
+
+    fn forks(&self, gate: &Gate) -> Result<Proof, Failure> {
+        let (most, ended) = self.again_and_again(gate, "fork", |row| u64::from(row.processes))?;
+        // Where its limit ended it, the bomb was there whatever a look saw of it.
+        let harmed = most >= FORKS_MIN || ended.contains("budget");
+        Ok(Proof { harmed, words: format!("{most} processes at the most; {ended}") })
+    }
+
+    /// Lets the victim do what ends its turn at a limit, anew after each end. Gives the most of what was seen, and the ends.
+    fn again_and_again(
+        &self,
+        gate: &Gate,
+        what: &str,
+        of: impl Fn(&AgentRow) -> u64,
+    ) -> Result<(u64, String), Failure> {
         self.model.play(Play::Loop(self.kind.command(self.seconds).unwrap_or_default()));
-        self.say("take memory")?;
+        self.say(what)?;
         gate.in_force();
         let (mut most, mut ends, mut turns) = (0, BTreeMap::<String, u32>::new(), 1);
         self.look(gate, || {
             let row = self.row()?;
-            most = most.max(row.rss_bytes);
-            if row.running == 0 && row.queued == 0 && turns <= HOGS_MAX {
+            most = most.max(of(&row));
+            if row.running == 0 && row.queued == 0 && turns <= TURNS_MAX {
                 let class = row.last_error.map_or_else(|| "no error".to_owned(), |error| error.class);
                 *ends.entry(class).or_default() += 1;
                 turns += 1;
                 // Refused while it restarts: there is another look.
-                drop(self.say("take memory"));
+                drop(self.say(what));
             }
             Ok(())
         })?;
         let ends: Vec<String> = ends.into_iter().map(|(class, count)| format!("{class} x{count}")).collect();
-        let ended = if ends.is_empty() { "its turn was not ended".to_owned() } else { ends.join(", ") };
-        let limit = bytes(VICTIM_MEMORY_BYTES);
-        let words = format!("{} resident at the most, of {limit} that it may have; {ended}", bytes(most));
-        Ok(Proof { harmed: most >= VICTIM_MEMORY_BYTES / 2, words })
-    }
-
-    fn forks(&self, gate: &Gate) -> Result<Proof, Failure> {
-        self.model.play(Play::Once(self.kind.command(self.seconds).unwrap_or_default()));
-        self.say("fork")?;
-        let mut most = 0;
-        self.look(gate, || {
-            most = most.max(self.row()?.processes);
-            if most >= FORKS_MIN {
-                gate.in_force();
-            }
-            Ok(())
-        })?;
-        Ok(Proof { harmed: most >= FORKS_MIN, words: format!("{most} processes at the most") })
+        Ok((most, if ends.is_empty() { "its turn was not ended".to_owned() } else { ends.join(", ") }))
     }
 
     /// Helps the victim up; how long that took in seconds, or `None`: it did not get up.

@@ -4,7 +4,7 @@
 //!   a request without the mark --------------------------------> "ok"
 //!   a request with the mark, by what is played:
 //!       Echo "ok" | Hang nothing, ever | Fill "ok", of many tokens | HoldCompaction nothing, to a compaction
-//!       Loop a tool call, again and again | Once a tool call, then nothing
+//!       Loop a tool call, again and again
 //! ```
 //! What is held is answered as soon as something else is played, and forgotten when the caller goes.
 
@@ -44,7 +44,6 @@ pub(super) enum Play {
     Fill,
     HoldCompaction,
     Loop(String),
-    Once(String),
 }
 
 /// The server. It ends with its runtime.
@@ -158,12 +157,9 @@ fn plain(status: StatusCode, words: &'static str) -> Response<Full<Bytes>> {
 
 /// What matters of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "independent facts of one request")]
 struct Asked {
     marked: bool,
     compaction: bool,
-    /// A tool has answered since the last prompt.
-    after_tool: bool,
     /// Codex calls its shell `exec_command`, else `shell_command`.
     exec: bool,
 }
@@ -174,12 +170,10 @@ impl Asked {
         let metadata = headers.get("x-codex-turn-metadata").map(HeaderValue::as_bytes);
         let metadata: Value = metadata.and_then(|text| serde_json::from_slice(text).ok()).unwrap_or(Value::Null);
         let items = body.get("input").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        let kind = |item: &Value| item.get("type").and_then(Value::as_str).unwrap_or("").to_owned();
         let tools = body.get("tools").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         Self {
             marked: items.iter().any(|item| item.to_string().contains(MARK)),
             compaction: metadata.get("request_kind").and_then(Value::as_str) == Some("compaction"),
-            after_tool: items.last().is_some_and(|item| kind(item).ends_with("call_output")),
             exec: tools.iter().any(|tool| tool.get("name").and_then(Value::as_str) == Some("exec_command")),
         }
     }
@@ -192,12 +186,9 @@ impl Asked {
         match play {
             Play::Hang => None,
             Play::HoldCompaction if self.compaction => None,
-            Play::Once(_) if self.after_tool => None,
             Play::Fill => Some(stream(&message(id), id, TOKENS_FULL)),
-            Play::Loop(command) | Play::Once(command) if !self.compaction => {
-                Some(stream(&self.tool(command, id), id, TOKENS))
-            }
-            Play::Echo | Play::HoldCompaction | Play::Loop(_) | Play::Once(_) => Some(stream(&message(id), id, TOKENS)),
+            Play::Loop(command) if !self.compaction => Some(stream(&self.tool(command, id), id, TOKENS)),
+            Play::Echo | Play::HoldCompaction | Play::Loop(_) => Some(stream(&message(id), id, TOKENS)),
         }
     }
 
@@ -262,8 +253,6 @@ mod tests {
         let tool = |play: &Play, last: &str| asked(MARK, last).answer(play, 7);
         let called = |answer: Option<String>| answer.is_some_and(|text| text.contains("exec_command"));
         assert!(called(tool(&Play::Loop("make".into()), "function_call_output")));
-        assert!(called(tool(&Play::Once("make".into()), "message")));
-        assert_eq!(tool(&Play::Once("make".into()), "function_call_output"), None);
         assert!(tool(&Play::Fill, "message").unwrap().contains("50000"));
         let compaction = Asked { compaction: true, ..asked(MARK, "message") };
         assert_eq!(compaction.answer(&Play::HoldCompaction, 1), None);
