@@ -27,7 +27,7 @@ use crate::link::News;
 use crate::machine::Machine;
 use crate::machine::nouns::{CallerId, ReceiptId};
 use crate::machine::words::{Effect, Input};
-use crate::notify;
+use crate::notify::{self, Watchdog};
 use crate::process::signal::Handle;
 use crate::process::usage::Sampler;
 use crate::store::{CommitTicket, Store, StoreState};
@@ -224,7 +224,8 @@ async fn start(config: Config, environment: Environment) -> Result<Started, (u8,
 impl Daemon {
     /// The loop. Ends when the machine wants to leave, or when the ledger has left us.
     async fn rounds(&mut self, inbox: &mut Inbox) -> ExitCode {
-        let mut watchdog = notify::alive_every().map(tokio::time::interval);
+        let mut watchdog = Watchdog::of_process();
+        let store = Arc::clone(&self.store);
         loop {
             self.flush();
             if self.leaving {
@@ -255,7 +256,7 @@ impl Daemon {
                 Some(()) = inbox.interrupt.recv() => self.handle(Input::ShutDown),
                 Some(()) = inbox.hangup.recv() => self.reload(None),
                 () = sleep(wait) => self.handle(Input::Timeout),
-                () = beat(watchdog.as_mut()) => notify::alive(),
+                () = fed(watchdog.as_mut(), &store) => notify::alive(),
             }
         }
     }
@@ -371,9 +372,9 @@ async fn sleep(wait: Option<Duration>) {
     }
 }
 
-async fn beat(watchdog: Option<&mut tokio::time::Interval>) {
+async fn fed(watchdog: Option<&mut Watchdog>, store: &Store) {
     match watchdog {
-        Some(interval) => drop(interval.tick().await),
+        Some(watchdog) => watchdog.fed(|| store.pulse()).await,
         None => std::future::pending().await,
     }
 }
