@@ -6,6 +6,7 @@
 //!   adopt.rs --- no child ---'     (a pidfd)        '--- terminate, kill
 //!
 //!   sweep.rs   what carries a dead worker's mark is ended, its journal is read
+//!   unit.rs    the systemd unit around us: why it stops, and its cgroup
 //!   usage.rs   memory and number of processes of each agent
 //! ```
 //! Promise: a signal goes to a pidfd that was opened while the process was known, so a number that the kernel has
@@ -16,4 +17,5 @@ pub mod exit;
 pub mod signal;
 pub mod spawn;
 pub mod sweep;
+pub mod unit;
 pub mod usage;
