@@ -4,10 +4,11 @@
 #
 #   tests/systemd.sh          systemd as PID 1 of a namespace of its own; no resource controllers
 #   tests/systemd.sh --qemu   the same in a virtual machine with all cgroup v2 controllers, by emulation: minutes
-#   tests/systemd.sh --keep   leaves the root file system of the run in place (target/systemd/run), to look at
+#   tests/systemd.sh --only 'STEP STEP'   the first steps and these alone; names of functions in tests/systemd/guest.sh
+#   tests/systemd.sh --keep   leaves the root file system of the run in place (target/systemd/run-MODE), to look at
 #
-# Everything lies below target/systemd: rootfs and qemu are Debian systems made by mmdebstrap, kept for the next run; run is
-# the copy that is started. Ends with 0 if all steps were ok, 1 if one FAILED, 77 if this machine cannot run them (SKIPPED).
+# Everything lies below target/systemd: rootfs and qemu are Debian systems made by mmdebstrap, kept for the next run;
+# run-MODE is the copy that is started. Ends with 0 if all steps were ok, 1 if one FAILED, 77 if this machine cannot run them (SKIPPED).
 # Environment: CARGO_TARGET_DIR, COFFERDAM_TEST_CODEX (a codex to test with instead of target/codex).
 set -euo pipefail
 
@@ -56,19 +57,27 @@ skip() {
     exit "$SKIPPED"
 }
 usage() {
-    sed -n '2,12s/^# \{0,1\}//p' "$root/tests/systemd.sh"
+    sed -n '2,13s/^# \{0,1\}//p' "$root/tests/systemd.sh"
     exit "$1"
 }
 
-mode=namespace keep=
-for word in "$@"; do
-    case $word in
+mode=namespace keep='' only=''
+while (($#)); do
+    case $1 in
         --qemu) mode=qemu ;;
         --keep) keep=yes ;;
+        --only)
+            [[ $# -ge 2 ]] || usage 64 >&2
+            only=$2
+            shift
+            ;;
         -h | --help) usage 0 ;;
         *) usage 64 >&2 ;;
     esac
+    shift
 done
+
+readonly RUN=$LAB/run-$mode
 
 # ---- what it needs
 
@@ -119,7 +128,7 @@ codex_folder() {
 # ---- the root file system of this run
 
 stage() {
-    local run=$LAB/run built=${CARGO_TARGET_DIR:-$root/target}/debug codex
+    local run=$RUN built=${CARGO_TARGET_DIR:-$root/target}/debug codex
     cargo build --quiet --bin cofferdam --bin cofferdam-worker --bin cofferdam-standin
     codex=$(codex_folder) && [[ -x $codex/bin/codex ]] || {
         say "systemd: no codex to test with: run tests/run.sh once, or set COFFERDAM_TEST_CODEX"
@@ -137,6 +146,7 @@ stage() {
     install -Dm 0755 -t "$run/test" tests/systemd/guest.sh
     install -Dm 0644 tests/systemd/cofferdam.toml "$run/etc/cofferdam/cofferdam.toml"
     printf '%s\n' "$mode" >"$run/test/mode"
+    printf '%s\n' "$only" >"$run/test/only"
     : >"$run/test/proof.log"
     : >"$run/etc/machine-id"
     cat >"$run/etc/systemd/system/proof.service" <<'UNIT'
@@ -155,11 +165,11 @@ UNIT
 }
 
 in_namespace() {
-    proof=$LAB/run/test/proof.log
+    proof=$RUN/test/proof.log
     (
         echo "$BASHPID" >"$group/cgroup.procs"
-        exec unshare --fork --pid --mount --uts --ipc --cgroup --kill-child "$root/tests/systemd.sh" --become-systemd "$LAB/run"
-    ) >"$LAB/systemd.log" 2>&1 </dev/null &
+        exec unshare --fork --pid --mount --uts --ipc --cgroup --kill-child "$root/tests/systemd.sh" --become-systemd "$RUN"
+    ) >"$LAB/systemd.log" 2>&1 </dev/null 8>&- &
     machine=$!
 }
 
@@ -189,14 +199,14 @@ in_qemu() {
     [[ -e $vm/dev/urandom ]] || mknod -m 666 "$vm/dev/urandom" c 1 9
     (cd "$init" && find . | "$vm/bin/busybox" cpio -o -H newc 2>/dev/null) >"$vm/vm/initramfs"
     rm -f "$vm/vm/disk"
-    mke2fs -q -t ext4 -d "$LAB/run" "$vm/vm/disk" 2560M >"$LAB/mke2fs.log" 2>&1
+    mke2fs -q -t ext4 -d "$RUN" "$vm/vm/disk" 2560M >"$LAB/mke2fs.log" 2>&1
     proof=$LAB/proof.log
     : >"$proof"
     # Two processors would only make the emulation of locks dear.
     chroot "$vm" /usr/bin/qemu-system-x86_64 -accel tcg,thread=single -cpu max -M q35 -m 2048 -smp 1 -nographic -no-reboot \
         -nic none -drive file=/vm/disk,format=raw,if=virtio,cache=unsafe -kernel "/boot/vmlinuz-$version" -initrd /vm/initramfs \
         -append "console=ttyS0 loglevel=3 panic=1 systemd.show_status=0 systemd.unit=multi-user.target" \
-        >"$proof" 2>"$LAB/qemu.err" </dev/null &
+        >"$proof" 2>"$LAB/qemu.err" </dev/null 8>&- &
     machine=$!
 }
 
@@ -215,15 +225,22 @@ clean() {
             sleep 0.3
         done
     fi
-    [[ -n $keep ]] || rm -rf "$LAB/run" "$LAB/init" "$LAB/qemu/vm"
+    [[ -n $keep ]] || rm -rf "$RUN"
+    [[ -n $keep || $mode == namespace ]] || rm -rf "$LAB/init" "$LAB/qemu/vm"
 }
 trap clean EXIT
 trap 'exit 130' INT TERM
 
 lines() { tr -d '\r' <"$proof" | grep -aE '^(BEGIN|END|ok  |FAILED|    )' || true; }
 
-able
 mkdir -p "$LAB"
+exec 8>"$LAB/lock-$mode"
+flock --nonblock 8 || {
+    trap - EXIT
+    say "systemd ($mode): another one runs in $LAB"
+    exit 75
+}
+able
 debian rootfs "$PACKAGES"
 [[ $mode == namespace ]] || debian qemu "$PACKAGES_QEMU"
 stage

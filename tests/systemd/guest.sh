@@ -2,15 +2,15 @@
 # The proofs of tests/systemd.sh: runs as a unit inside the systemd that it tests, prints one line a step, and at the end
 # `END N failed`. Not to be run by hand: it starts, kills and stops cofferdam.service of the machine that it is on.
 #
-# Beside it in /test: mode (namespace or qemu). The real Codex is in /opt/codex; the model is the stand-in's.
+# Beside it in /test: mode (namespace or qemu), only (steps to run beside the first ones; empty for all). The real Codex is in /opt/codex; the model is the stand-in's.
 set -uo pipefail
-mode=$(cat /test/mode)
+mode=$(cat /test/mode) only=$(cat /test/only)
 if [[ $mode == qemu ]]; then exec >/dev/ttyS0 2>&1 </dev/null; else exec >>/test/proof.log 2>&1 </dev/null; fi
 
 readonly UNIT=cofferdam.service MODEL=28080 AGENTS=(app exec)
 # Emulation is a factor slower; the limits are there to end what hangs, not to measure.
-patience=60 watchdog=10 drain=5
-[[ $mode == qemu ]] && patience=240 watchdog=20 drain=30
+patience=60 watchdog=10 drain=5 look=0.1
+[[ $mode == qemu ]] && patience=300 watchdog=20 drain=40 look=1
 cg=/sys/fs/cgroup/system.slice/$UNIT
 failed=0
 
@@ -24,6 +24,7 @@ die() {
 step() {
     local name=$1 code began=$SECONDS
     shift
+    [[ -z $only || " folders shorten start $only " == *" $1 "* ]] || return 0
     (
         set -e
         "$@"
@@ -48,7 +49,7 @@ within() {
             cat /run/within.log
             die "in $patience s not seen: $what"
         }
-        sleep 0.1
+        sleep "$look"
     done
 }
 
@@ -65,8 +66,8 @@ worker() { row "$1" pid; }
 turn() { cofferdam turns show "$1" --json | jq -r "$2"; }
 turn_is() { [[ $(turn "$1" .row.state) == "$2" ]]; }
 log_of() { journalctl --unit="$UNIT" --no-pager --output=cat --since="@$1"; }
-processes() { pgrep --euid cofferdam; }
-nobody() { ! processes; }
+# A zombie is no process any more: whoever has to reap it is busy.
+nobody() { ! ps -o stat=,pid=,args= --user cofferdam | grep -v '^Z'; }
 
 # door METHOD PATH: the stand-in model's side door.
 door() {
@@ -163,7 +164,7 @@ turns() {
     for agent in "${AGENTS[@]}"; do
         equal "answer of $agent" "$(cofferdam send "$agent" "hello $agent")" "echo: hello $agent"
         holds "tool of $agent" "$(cofferdam send "$agent" '[[tool echo written > proof; cat proof]] tools')" "tool exit 0: written"
-        row_is "$agent" isolation namespace || die "$agent is not in a namespace: $(row "$agent" isolation)"
+        holds "isolation of $agent" "$(row "$agent" isolation)" namespace
     done
 }
 
@@ -211,18 +212,52 @@ reload() {
     equal "main process" "$(main)" "$pid"
 }
 
-# Controllers below the unit and living workers: the start fails with 219/CGROUP unless ExecStopPost turns them off.
+# Controllers below the unit and living workers: the start fails with 219/CGROUP unless ExecStopPost turns them off. The next
+# supervisor turns them on again, and the limits are back.
 controllers() {
-    local pid
-    if [[ -z $(cat "$cg/cgroup.subtree_control") ]]; then
-        mkdir -p "$cg/by-hand"
-        for pid in $(cat "$cg/cgroup.procs"); do echo "$pid" >"$cg/by-hand/cgroup.procs"; done
-        echo "+memory +pids +cpu" >"$cg/cgroup.subtree_control"
-    fi
-    say "below the unit: $(cat "$cg/cgroup.subtree_control")"
+    local limit
+    holds "controllers below the unit" "$(cat "$cg/cgroup.subtree_control")" memory
+    limit=$(cat "$cg"/cofferdam-*/hog/memory.max)
+    equal "limit of hog" "$limit" $((600 << 20))
     begin controllers
     systemctl restart "$UNIT"
     finish controllers
+    holds "controllers below the unit" "$(cat "$cg/cgroup.subtree_control")" memory
+    equal "limit of hog after the restart" "$(cat "$cg"/cofferdam-*/hog/memory.max)" "$limit"
+}
+
+# An agent beyond its memory: the kernel ends its turn, and its neighbours' turns go on.
+out_of_memory() {
+    local ended
+    begin memory
+    ended=$(cofferdam send hog '[[tool head -c 1500M /dev/zero | tail -c 1]] eat' --json | jq -r 'select(.event == "finished") | "\(.outcome) \(.class)"')
+    equal "end of hog" "$ended" "failed out_of_memory"
+    grep -h '^oom_kill [1-9]' "$cg"/cofferdam-*/hog/memory.events
+    equal "isolation of hog" "$(row hog isolation)" namespace+cgroup
+    finish memory
+    equal "answer of hog" "$(cofferdam send hog "well again?" --conversation after)" "echo: well again?"
+    cofferdam doctor
+}
+
+# The same service for one person, under a manager of their own.
+person() {
+    local home=/home/person
+    useradd --create-home --home-dir "$home" --shell /bin/bash person
+    loginctl enable-linger person
+    as() { runuser -u person -- env HOME="$home" PATH=/usr/bin:/bin XDG_RUNTIME_DIR="/run/user/$(id -u person)" "$@"; }
+    cofferdam() { as "$home/.local/bin/cofferdam" "$@"; }
+    as mkdir -p "$home/.local/bin" "$home/.config/cofferdam"
+    install -o person -m 0755 /usr/local/bin/cofferdam /usr/local/bin/cofferdam-worker "$home/.local/bin/"
+    grep -v _dir /etc/cofferdam/cofferdam.toml | as tee "$home/.config/cofferdam/cofferdam.toml" >/dev/null
+    within "the person's manager" as systemctl --user show-environment
+    as systemctl --user start cofferdam
+    holds "the sockets' folder" "$(stat -c '%U %a' "$home/.local/state/cofferdam/run")" "person 700"
+    begin person
+    as systemctl --user restart cofferdam
+    finish person
+    as systemctl --user stop cofferdam
+    if ps -o stat=,pid=,args= --user person | grep -v '^Z' | grep -E 'cofferdam|codex|bwrap'; then die "these are left"; fi
+    loginctl disable-linger person
 }
 
 stop() {
@@ -234,7 +269,7 @@ stop() {
     door POST release/stop
     within "the unit stopped" is ActiveState inactive
     equal result "$(property Result)" success
-    nobody || die "left: $(ps -o pid,args --user cofferdam)"
+    nobody || die "these are left"
     [[ ! -e $cg ]] || die "the cgroup is left"
     log_of "$since" >/run/journal
     grep "Stopped cofferdam.service" /run/journal
@@ -252,7 +287,7 @@ stop_hung() {
     begin hung
     systemctl stop "$UNIT"
     equal result "$(property Result)" success
-    nobody || die "left: $(ps -o pid,args --user cofferdam)"
+    nobody || die "these are left"
     systemctl start "$UNIT"
     for agent in "${AGENTS[@]}"; do
         equal "end of $(cat "/run/turn.$agent")" "$(turn "$(cat "/run/turn.$agent")" '.row | "\(.state) \(.class)"')" "failed shutdown"
@@ -267,7 +302,7 @@ stop_frozen() {
     systemctl service-watchdogs no
     systemctl stop "$UNIT"
     systemctl service-watchdogs yes
-    nobody || die "left: $(ps -o pid,args --user cofferdam)"
+    nobody || die "these are left"
     systemctl start "$UNIT"
     equal "answer of app" "$(cofferdam send app "well again?")" "echo: well again?"
 }
@@ -310,7 +345,9 @@ step "SIGKILL: systemd starts it again, workers and turns live" crash
 step "SIGSTOP: the watchdog ends it, workers and turns live" frozen
 step "the watchdog is fed while all is well" fed
 if [[ $mode == qemu ]]; then
-    step "restart with controllers on and turns in flight" controllers
+    step "restart with controllers on and turns in flight: same workers, limits back" controllers
+    step "an agent beyond its memory is ended by the kernel, its neighbours answer" out_of_memory
+    step "the user's unit, with a turn in flight" person
 fi
 step "stop: drains, answers, leaves no process and no cgroup" stop
 step "stop with turns that hang: ended after the time of ExecStop" stop_hung
