@@ -4,6 +4,7 @@
 //! read serialise to the JSON that the README promises.
 
 use crate::codec::{self, CodecError};
+use crate::envelope::Bound;
 use crate::frame::Frame;
 use crate::ids::{AgentName, AttemptId, TurnId};
 use crate::text::Text;
@@ -210,6 +211,8 @@ pub struct AgentRow {
     pub phase_since: Option<u64>,
     /// The rung of containment of its Codex children.
     pub isolation: String,
+    /// Its limits, and what holds each of them on this host.
+    pub limits: Vec<Bound>,
 }
 
 /// The latest failure of an agent.
@@ -219,6 +222,8 @@ pub struct LastError {
     pub class: String,
     /// Its words.
     pub text: String,
+    /// The turn that failed; none for the worker itself, and for what an earlier supervisor saw.
+    pub turn: Option<TurnId>,
     /// When, in Unix milliseconds.
     pub at: u64,
     /// How many identical failures in a row; 0 once a turn has completed since.

@@ -1,6 +1,7 @@
 //! What a worker says to the supervisor.
 
 use crate::codec::{self, CodecError};
+use crate::envelope::Bound;
 use crate::frame::Frame;
 use crate::hello::Hello;
 use crate::ids::{AttemptId, TurnId};
@@ -32,6 +33,8 @@ pub enum FromWorker {
     Beat(Beat),
     /// Something that the operator should read.
     Note(String),
+    /// Something that the agent's owners should hear of at once.
+    Alert(String),
 }
 
 /// Homes are rendered, the journal is told: turns may come.
@@ -41,6 +44,8 @@ pub struct Ready {
     pub running: Vec<AttemptId>,
     /// How far an agent's processes are kept apart, see [`Isolation`].
     pub isolation: Isolation,
+    /// The configured limits, and what holds each of them here.
+    pub bounds: Vec<Bound>,
 }
 
 /// The rung of containment that is in force for Codex children.
@@ -51,8 +56,24 @@ pub enum Isolation {
     Untried,
     /// A PID and mount namespace for each Codex child.
     Namespace,
+    /// A cgroup for each Codex child and its descendants, no namespace.
+    Cgroup,
+    /// A PID and mount namespace for each Codex child, and a cgroup.
+    NamespaceAndCgroup,
     /// A session each, descendants are looked for: a hostile tool can escape.
     BestEffort,
+}
+
+impl Isolation {
+    /// The rung of a child.
+    pub const fn of(namespace: bool, cgroup: bool) -> Self {
+        match (namespace, cgroup) {
+            (true, true) => Self::NamespaceAndCgroup,
+            (true, false) => Self::Namespace,
+            (false, true) => Self::Cgroup,
+            (false, false) => Self::BestEffort,
+        }
+    }
 }
 
 impl fmt::Display for Isolation {
@@ -60,6 +81,8 @@ impl fmt::Display for Isolation {
         f.write_str(match self {
             Self::Untried => "untried",
             Self::Namespace => "namespace",
+            Self::Cgroup => "cgroup",
+            Self::NamespaceAndCgroup => "namespace+cgroup",
             Self::BestEffort => "best-effort",
         })
     }
@@ -162,6 +185,7 @@ mod own {
     pub(super) const STEERED: u16 = 37;
     pub(super) const BEAT: u16 = 38;
     pub(super) const NOTE: u16 = 39;
+    pub(super) const ALERT: u16 = 40;
 }
 
 impl FromWorker {
@@ -181,6 +205,7 @@ impl FromWorker {
             Self::Steered(message) => Frame { kind: own::STEERED, body: codec::encode(message)? },
             Self::Beat(message) => Frame { kind: own::BEAT, body: codec::encode(message)? },
             Self::Note(message) => Frame { kind: own::NOTE, body: codec::encode(message)? },
+            Self::Alert(message) => Frame { kind: own::ALERT, body: codec::encode(message)? },
         })
     }
 
@@ -200,6 +225,7 @@ impl FromWorker {
             own::STEERED => Self::Steered(codec::decode(&frame.body)?),
             own::BEAT => Self::Beat(codec::decode(&frame.body)?),
             own::NOTE => Self::Note(codec::decode(&frame.body)?),
+            own::ALERT => Self::Alert(codec::decode(&frame.body)?),
             _ => return Ok(None),
         }))
     }

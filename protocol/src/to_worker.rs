@@ -161,14 +161,26 @@ pub enum Home {
 /// Limits of the agent's processes. Absent: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Bytes above which the kernel ends something.
+    /// Bytes of memory of all together, above which a turn ends.
     pub memory_max: Option<u64>,
-    /// Bytes above which the kernel slows the agent and reclaims.
+    /// Bytes of memory of all together, above which Codex is retired between turns.
     pub memory_high: Option<u64>,
     /// Share of the processor, 1 to 10000; 100 is the kernel's default.
     pub cpu_weight: Option<u32>,
+    /// Processor time in percent of one core.
+    pub cpu_max: Option<u32>,
     /// Processes and threads at once.
     pub pids_max: Option<u32>,
+    /// Share of the disks, 1 to 10000; 100 is the kernel's default.
+    pub io_weight: Option<u32>,
+    /// Descriptors that one process may have open.
+    pub open_files: Option<u32>,
+    /// Bytes of a core file.
+    pub core_size: Option<u64>,
+    /// Bytes of a file that one process writes.
+    pub file_size: Option<u64>,
+    /// Bytes of the agent's folder, of which its owners are told.
+    pub disk_max: Option<u64>,
 }
 
 /// The clocks of a turn and of a worker, in milliseconds.

@@ -28,6 +28,7 @@ use crate::machine::Machine;
 use crate::machine::nouns::{CallerId, ReceiptId};
 use crate::machine::words::{Effect, Input};
 use crate::notify::{self, Watchdog};
+use crate::process::cgroup::Groups;
 use crate::process::signal::Handle;
 use crate::process::usage::Sampler;
 use crate::store::{CommitTicket, Store, StoreState};
@@ -98,7 +99,11 @@ struct Daemon {
     receipts: BTreeMap<ReceiptId, hear::Receipt>,
     last_receipt: u64,
     sampler: Arc<Mutex<Sampler>>,
+    /// Where agents have cgroups, if they can.
+    groups: Option<Arc<Groups>>,
     leaving: bool,
+    /// The tick at which we leave even if the ledger takes nothing.
+    leave_by: Option<u64>,
 }
 
 /// The receiving ends of the loop.
@@ -180,6 +185,7 @@ async fn start(config: Config, environment: Environment) -> Result<Started, (u8,
     let setup = served::setup(&config, &environment, ledger);
     let now = clock.now();
     let (machine, first) = Machine::recover(now, setup, memory, now.wall ^ ledger);
+    let groups = workers::groups(&config);
     let sampler = Sampler::new().map_err(|e| unusable(&e))?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (words, words_receiver) = mpsc::channel(WORDS_MAX);
@@ -216,7 +222,9 @@ async fn start(config: Config, environment: Environment) -> Result<Started, (u8,
         receipts: BTreeMap::new(),
         last_receipt: 0,
         sampler: Arc::new(Mutex::new(sampler)),
+        groups,
         leaving: false,
+        leave_by: None,
     };
     Ok((daemon, inbox, first, server))
 }
@@ -232,8 +240,15 @@ impl Daemon {
                 return ExitCode::SUCCESS;
             }
             let now = self.clock.now();
-            let due = self.machine.deadline();
-            let wait = due.map(|(tick, _)| Clock::until(now, tick));
+            if self.leave_by.is_some_and(|by| by <= now.tick) {
+                tracing::error!(
+                    "leaving before the ledger has taken everything: what it did not take was told to nobody"
+                );
+                return ExitCode::SUCCESS;
+            }
+            let due = self.machine.deadline().map(|(tick, _)| tick);
+            let due = due.into_iter().chain(self.leave_by).min();
+            let wait = due.map(|tick| Clock::until(now, tick));
             tokio::select! {
                 committed = front(&mut self.pending) => {
                     if let Err(error) = committed {
@@ -280,6 +295,10 @@ impl Daemon {
             } else if effect.is_urgent() || (records_none && matches!(effect, Effect::Reply(..))) {
                 self.perform(effect);
             } else {
+                if matches!(effect, Effect::Exit) {
+                    // Behind a commit that may never come: a full disk must not keep a service from being restarted.
+                    self.leave_by = Some(self.clock.now().tick + millis(CLOSE_WITHIN));
+                }
                 rest.push(effect);
             }
         }
@@ -337,6 +356,9 @@ impl Daemon {
             tracing::error!("the ledger took too long to close; what it holds is whole");
         }
         self.workers.clear();
+        if let Some(groups) = &self.groups {
+            groups.leave();
+        }
         self.callers_end().await;
     }
 
@@ -377,6 +399,10 @@ async fn fed(watchdog: Option<&mut Watchdog>, store: &Store) {
         Some(watchdog) => watchdog.fed(|| store.pulse()).await,
         None => std::future::pending().await,
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A sender whose receiver waits for a commit.

@@ -4,6 +4,7 @@
 
 mod bot_api;
 mod both;
+mod chaos;
 mod config;
 mod control;
 mod crash;

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use protocol::control::{self, Reply, Request, SendEvent, Verb};
+use protocol::envelope::{Bound, By, Limit};
 use protocol::frame::{self, Frame};
 use protocol::from_worker::{Beat, Delta, Isolation, Phase, Progress, Ready, Started, Steered};
 use protocol::hello::{Hello, Role};
@@ -45,7 +46,13 @@ fn configure() -> Configure {
         env_secret: vec!["K".into()],
         codex_extra: String::new(),
         masked: vec!["/s".into()],
-        limits: Limits { memory_max: Some(1), memory_high: None, cpu_weight: Some(100), pids_max: Some(9) },
+        limits: Limits {
+            memory_max: Some(1),
+            cpu_weight: Some(100),
+            pids_max: Some(9),
+            core_size: Some(0),
+            ..Limits::default()
+        },
         max_turns: 3,
         clocks: Clocks {
             first_event_ms: 1,
@@ -100,7 +107,11 @@ fn from_worker() -> Vec<FromWorker> {
     vec![
         FromWorker::Hello(Hello { build: "1".into(), ..Hello::new(Role::Worker, agent(), Incarnation(3)) }),
         FromWorker::Finished(Box::new(finished())),
-        FromWorker::Ready(Ready { running: vec![attempt], isolation: Isolation::Namespace }),
+        FromWorker::Ready(Ready {
+            running: vec![attempt],
+            isolation: Isolation::NamespaceAndCgroup,
+            bounds: vec![Bound { limit: Limit::PidsMax, value: 9, by: By::Sampling }],
+        }),
         FromWorker::Begun(attempt),
         FromWorker::Started(Started { attempt, thread: "t".into(), isolation: Isolation::BestEffort }),
         FromWorker::Progress(Progress { attempt, phase: Phase::Tool, detail: "make".into(), dropped: 2 }),
@@ -108,6 +119,7 @@ fn from_worker() -> Vec<FromWorker> {
         FromWorker::Steered(Steered { attempt, turn: TurnId(7), taken: true }),
         FromWorker::Beat(Beat { running: 1, children: 2 }),
         FromWorker::Note("n".into()),
+        FromWorker::Alert("a".into()),
     ]
 }
 

@@ -16,11 +16,13 @@ pub struct Args {
     pub socket: PathBuf,
     /// The only user who may dial.
     pub supervisor_uid: u32,
+    /// The agent's cgroup, absolute, if there is one.
+    pub cgroup: Option<PathBuf>,
 }
 
 /// How a worker is started.
 pub const USAGE: &str =
-    "cofferdam-worker --agent NAME --incarnation N --agent-dir DIR --socket PATH --supervisor-uid UID";
+    "cofferdam-worker --agent NAME --incarnation N --agent-dir DIR --socket PATH --supervisor-uid UID [--cgroup DIR]";
 
 /// Why the arguments are no start.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,12 +41,12 @@ pub enum ArgsError {
     Bad(&'static str, String),
 }
 
-const NAMES: [&str; 5] = ["--agent", "--incarnation", "--agent-dir", "--socket", "--supervisor-uid"];
+const NAMES: [&str; 6] = ["--agent", "--incarnation", "--agent-dir", "--socket", "--supervisor-uid", "--cgroup"];
 
 impl Args {
     /// Reads the words behind the program's name. The last of equal words wins.
     pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Self, ArgsError> {
-        let mut values: [Option<String>; 5] = Default::default();
+        let mut values: [Option<String>; 6] = Default::default();
         let mut words = words.into_iter();
         while let Some(word) = words.next() {
             let found = NAMES.iter().zip(values.iter_mut()).find(|(name, _)| **name == word);
@@ -53,7 +55,7 @@ impl Args {
             };
             *value = Some(words.next().ok_or(ArgsError::NoValue(name))?);
         }
-        let [agent, incarnation, agent_dir, socket, uid] = values;
+        let [agent, incarnation, agent_dir, socket, uid, cgroup] = values;
         let need = |value: Option<String>, name| value.ok_or(ArgsError::Missing(name));
         let agent = need(agent, "--agent")?;
         Ok(Self {
@@ -62,6 +64,7 @@ impl Args {
             agent_dir: absolute(need(agent_dir, "--agent-dir")?, "--agent-dir")?,
             socket: absolute(need(socket, "--socket")?, "--socket")?,
             supervisor_uid: number(need(uid, "--supervisor-uid")?, "--supervisor-uid")?,
+            cgroup: cgroup.map(|dir| absolute(dir, "--cgroup")).transpose()?,
         })
     }
 }
@@ -87,6 +90,7 @@ mod tests {
     fn reads_what_the_supervisor_says() {
         let args = parse("--agent a --incarnation 7 --agent-dir /d --socket /s --supervisor-uid 0").unwrap();
         assert_eq!((args.agent.as_str(), args.incarnation.0, args.supervisor_uid), ("a", 7, 0));
+        assert_eq!(args.cgroup, None);
     }
 
     #[test]
@@ -95,9 +99,13 @@ mod tests {
         assert_eq!(parse(base), Err(ArgsError::Missing("--supervisor-uid")));
         assert_eq!(parse("--x"), Err(ArgsError::Unknown("--x".into())));
         assert_eq!(parse("--agent"), Err(ArgsError::NoValue("--agent")));
-        for (name, bad) in
-            [("--supervisor-uid", "-1"), ("--agent-dir", "d"), ("--agent", "A/b"), ("--incarnation", "x")]
-        {
+        for (name, bad) in [
+            ("--supervisor-uid", "-1"),
+            ("--agent-dir", "d"),
+            ("--agent", "A/b"),
+            ("--incarnation", "x"),
+            ("--cgroup", "c"),
+        ] {
             let words = format!("{base} --supervisor-uid 0 {name} {bad}");
             assert!(matches!(parse(&words), Err(ArgsError::Bad(n, _)) if n == name), "{words}");
         }

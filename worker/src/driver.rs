@@ -13,6 +13,7 @@ mod effects;
 
 use crate::args::Args;
 use crate::clock::{self, Clock};
+use crate::codex::cgroup::Group;
 use crate::codex::child::Event;
 use crate::codex::nursery::{Handle, Nursery};
 use crate::codex::pipe::Line;
@@ -67,16 +68,27 @@ pub enum DriverError {
     Start(#[source] std::io::Error),
 }
 
+/// What this process was given at its start.
+#[derive(Debug)]
+pub struct Start {
+    /// The mask of its children's files.
+    pub umask: Mode,
+    /// Its agent's cgroup, if there is one.
+    pub group: Option<Group>,
+}
+
 /// Serves the agent until everything is done.
-pub async fn run(args: &Args, umask: Mode) -> Result<(), DriverError> {
+pub async fn run(args: &Args, start: Start) -> Result<(), DriverError> {
     let (journal, reading) = Journal::open(&args.agent_dir)?;
     let listener = link::listen(&args.socket)?;
     let mut terminate =
         tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(DriverError::Start)?;
     let (link_sender, mut link_events) = mpsc::channel(EVENTS_MAX);
     let (child_sender, mut child_events) = mpsc::channel(EVENTS_MAX);
+    let (disk_sender, mut disk_events) = mpsc::channel(1);
     tokio::spawn(link::serve(listener, args.clone(), link_sender));
-    let mut driver = Driver::new(args, umask, journal, reading, child_sender);
+    let mut driver = Driver::new(args, start, (journal, reading), child_sender, disk_sender);
+    driver.machine.set_controllers(driver.nursery.controllers());
     say_listening().map_err(DriverError::Start)?;
     let ended = loop {
         if let Err(error) = driver.fire_due() {
@@ -89,6 +101,7 @@ pub async fn run(args: &Args, umask: Mode) -> Result<(), DriverError> {
         let handled = tokio::select! {
             Some(event) = link_events.recv() => driver.on_link(event),
             Some(event) = child_events.recv() => driver.on_child(event),
+            Some(bytes) = disk_events.recv() => driver.take(Input::DiskLooked(bytes)),
             _ = terminate.recv() => driver.take(Input::Terminate),
             () = sleep_until(driver.clock.instant(due)) => Ok(()),
         };
@@ -120,6 +133,8 @@ struct Driver {
     texts: Texts,
     nursery: Arc<Nursery>,
     child_sender: mpsc::Sender<Event>,
+    /// Where the size of the agent's folder is told.
+    disk_sender: mpsc::Sender<u64>,
     children: BTreeMap<ChildId, Handle>,
     session: Option<Session>,
     /// The session has been told to the machine.
@@ -136,7 +151,14 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(args: &Args, umask: Mode, journal: Journal, reading: Reading, child_sender: mpsc::Sender<Event>) -> Self {
+    fn new(
+        args: &Args,
+        start: Start,
+        (journal, reading): (Journal, Reading),
+        child_sender: mpsc::Sender<Event>,
+        disk_sender: mpsc::Sender<u64>,
+    ) -> Self {
+        let Start { umask, group } = start;
         let texts = Texts::new(&args.agent_dir);
         texts.tidy(&reading.open.keys().copied().collect());
         let clock = Clock::start();
@@ -144,12 +166,13 @@ impl Driver {
         Self {
             args: args.clone(),
             machine: Machine::new(args.incarnation.0),
-            nursery: Nursery::new(args, umask),
+            nursery: Nursery::new(args, umask, group),
             recovered: reading.open.into_values().collect(),
             clock,
             journal,
             texts,
             child_sender,
+            disk_sender,
             children: BTreeMap::new(),
             session: None,
             linked: false,
@@ -329,7 +352,7 @@ impl Driver {
             Event::Rung(isolation, why) => {
                 self.machine.set_isolation(isolation);
                 if let Some(why) = why {
-                    self.tell(FromWorker::Note(format!("Codex children have no namespace of their own: {why}")));
+                    self.tell(FromWorker::Note(why));
                 }
                 Ok(())
             }

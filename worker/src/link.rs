@@ -370,7 +370,8 @@ fn droppable(message: &FromWorker) -> Option<AttemptId> {
         | FromWorker::Started(_)
         | FromWorker::Steered(_)
         | FromWorker::Beat(_)
-        | FromWorker::Note(_) => None,
+        | FromWorker::Note(_)
+        | FromWorker::Alert(_) => None,
     }
 }
 

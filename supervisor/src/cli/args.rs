@@ -128,6 +128,11 @@ pub(super) enum Command {
         #[command(flatten)]
         shape: Shape,
     },
+    /// Say what this host enforces of isolation and limits, and how to get the rest. Exit code 1 if a limit is not held
+    Doctor {
+        #[command(flatten)]
+        shape: Shape,
+    },
     /// Let the supervisor read its configuration again
     Reload,
     /// Write a first configuration

@@ -3,7 +3,7 @@
 //! ```text
 //!   args.rs ---> run ------------------------------> the daemon, in this process
 //!           |--> ask.rs, send.rs --- control.sock --> show/: tables.rs, story.rs, json.rs --> screen.rs
-//!           |--> local.rs, logs.rs                    what needs no supervisor
+//!           |--> local.rs, logs.rs, doctor.rs         what needs no supervisor
 //!           `--> unit.rs                              what a systemd unit calls
 //! ```
 //! Every end is one [`Exit`]. Nothing here decides about agents; nothing that comes from outside reaches a terminal
@@ -12,6 +12,7 @@
 mod args;
 mod ask;
 mod clock;
+mod doctor;
 mod exit;
 mod local;
 mod logs;
@@ -101,6 +102,7 @@ fn perform(cli: Cli, run: fn(Loaded) -> ExitCode, screen: &Screen) -> Result<Exi
         Command::Login { agent, arguments } => return local::login(flag, screen, &agent, &arguments).map(Into::into),
         Command::Logs { agent, follow, lines, shape } => logs::logs(flag, screen, &agent, lines, follow, shape),
         Command::Check { shape } => local::check(flag, screen, shape),
+        Command::Doctor { shape } => return doctor::doctor(flag, screen, shape).map(Into::into),
         Command::Init { path, agent, owner } => local::init(path.as_deref(), screen, &agent, owner),
         Command::Version { shape } => local::version(screen, shape),
         Command::Completions { shell } => local::completions(screen, shell),

@@ -205,7 +205,13 @@ fn limits(section: &Section<'_>, sink: &mut Sink) -> Limits {
         memory_max: section.get("memory_max"),
         memory_high: section.get("memory_high"),
         cpu_weight: small(section.get("cpu_weight")),
+        cpu_max: small(section.get("cpu_max")),
         pids_max: small(section.get("pids_max")),
+        io_weight: small(section.get("io_weight")),
+        open_files: small(section.get("open_files")),
+        core_size: section.get("core_size"),
+        file_size: section.get("file_size"),
+        disk_max: section.get("disk_max"),
     }
 }
 

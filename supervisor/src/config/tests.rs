@@ -121,8 +121,8 @@ fn agent(config: &Config, name: &str) -> Agent {
 fn the_example_means_what_it_says() {
     let world = World::new().var("OLLAMA_API_KEY", "k");
     let loaded = world.parse(EXAMPLE).unwrap();
-    // A fallback that is the first route; and what this release does not do: limits, jobs.
-    assert_eq!(loaded.warnings.count(), 3, "{}", loaded.warnings);
+    // A fallback that is the first route; and what this release does not do: jobs.
+    assert_eq!(loaded.warnings.count(), 2, "{}", loaded.warnings);
     let config = loaded.config;
     let home = world.dir.path();
     assert_eq!(config.state_dir, home.join(".local/state/cofferdam"));
@@ -240,7 +240,14 @@ fn the_defaults_of_the_table_are_those_of_the_code() {
         ("agents.*.limits.memory_max", a.limits.memory_max.map_or("none".into(), show_size)),
         ("agents.*.limits.memory_high", a.limits.memory_high.map_or("none".into(), show_size)),
         ("agents.*.limits.cpu_weight", a.limits.cpu_weight.map_or("none".into(), |n| n.to_string())),
+        ("agents.*.limits.cpu_max", a.limits.cpu_max.map_or("none".into(), |n| n.to_string())),
         ("agents.*.limits.pids_max", a.limits.pids_max.map_or("none".into(), |n| n.to_string())),
+        ("agents.*.limits.io_weight", a.limits.io_weight.map_or("none".into(), |n| n.to_string())),
+        ("agents.*.limits.open_files", a.limits.open_files.map_or("none".into(), |n| n.to_string())),
+        ("agents.*.limits.core_size", a.limits.core_size.map_or("none".into(), show_size)),
+        ("agents.*.limits.disk_max", a.limits.disk_max.map_or("none".into(), show_size)),
+        ("agents.*.limits.file_size", a.limits.file_size.map_or("none".into(), show_size)),
+        ("cgroup", if config.cgroup == Cgroup::Auto { "auto".into() } else { String::new() }),
     ]);
     for key in KEYS {
         let Absent::Value(text) = key.default else { continue };
@@ -374,12 +381,12 @@ prompt = "p"
 
 #[test]
 fn what_the_release_does_not_do_is_said_once_for_the_defaults() {
-    let source = "[defaults]\nmodel = \"openai/x\"\napproval = \"on-request\"\nlimits = { pids_max = 64 }\n\
+    let source = "[defaults]\nmodel = \"openai/x\"\napproval = \"on-request\"\n\
                   [agents.a]\n[agents.b]\n[agents.c]\nreviewer = \"auto\"\n";
     let loaded = World::new().parse(source).unwrap();
     let places: Vec<_> = loaded.warnings.problems().iter().map(|problem| problem.place).collect();
-    assert_eq!(places, [Some((3, 12)), Some((4, 1))], "{}", loaded.warnings);
-    let quiet = source.replace("[agents.a]\n[agents.b]\n", "").replace("limits = { pids_max = 64 }\n", "");
+    assert_eq!(places, [Some((3, 12))], "{}", loaded.warnings);
+    let quiet = source.replace("[agents.a]\n[agents.b]\n", "");
     assert!(World::new().parse(&quiet).unwrap().warnings.is_empty());
 }
 

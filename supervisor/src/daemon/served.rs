@@ -2,6 +2,7 @@
 
 use crate::config::{self, Config, Environment};
 use crate::machine::setup::{self, Setup};
+use crate::process::cgroup::Wish;
 use protocol::to_worker::{self as wire, Configure};
 use protocol::{AgentName, codec};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -56,6 +57,15 @@ const fn queue_mode(mode: config::QueueMode) -> setup::QueueMode {
     }
 }
 
+/// Where the configuration wants cgroups.
+pub(super) fn wish(config: &Config) -> Wish {
+    match &config.cgroup {
+        config::Cgroup::Auto => Wish::Auto,
+        config::Cgroup::None => Wish::Never,
+        config::Cgroup::At(path) => Wish::At(path.clone()),
+    }
+}
+
 /// How a worker serves its agent.
 pub(super) fn configure(
     config: &Config,
@@ -101,12 +111,7 @@ pub(super) fn configure(
         env_secret,
         codex_extra: agent.codex.clone(),
         masked: masked(config),
-        limits: wire::Limits {
-            memory_max: agent.limits.memory_max,
-            memory_high: agent.limits.memory_high,
-            cpu_weight: agent.limits.cpu_weight,
-            pids_max: agent.limits.pids_max,
-        },
+        limits: agent.limits.for_worker(),
         max_turns: agent.max_turns,
         clocks: wire::Clocks {
             first_event_ms: ms(agent.first_event_timeout),

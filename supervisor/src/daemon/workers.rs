@@ -3,11 +3,13 @@
 use super::{Daemon, Word, served, texts};
 use crate::link::{self, Dialled, Happened, News, Session, Target};
 use crate::machine::words::{Input, Linked};
+use crate::process::cgroup::Groups;
 use crate::process::signal::Handle;
 use crate::process::spawn::{self, WorkerSpec};
 use crate::process::{adopt, sweep};
 use protocol::hello::{Accord, Hello};
 use protocol::{AgentName, FromWorker, Incarnation, Text, ToWorker, version};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -25,13 +27,14 @@ pub(super) struct Worker {
 impl Daemon {
     pub(super) fn spawn(&mut self, agent: AgentName, incarnation: Incarnation) {
         let config = self.config.clone();
-        let (spawns, words) = (self.spawns.clone(), self.words.clone());
+        let (spawns, words, groups) = (self.spawns.clone(), self.words.clone(), self.groups.clone());
         tokio::spawn(async move {
             // The semaphore is never closed; without a permit the start is merely unbounded.
             let permit = spawns.acquire_owned().await;
             let program = spawn::worker_program(config.worker_command.as_deref());
             let started = program.map_err(|e| e.to_string()).and_then(|program| {
                 let spec = WorkerSpec {
+                    cgroup: groups.as_deref().and_then(|groups| group(groups, &agent)),
                     program,
                     agent: agent.clone(),
                     incarnation,
@@ -105,6 +108,9 @@ impl Daemon {
     pub(super) fn configure(&self, agent: &AgentName) {
         let Some(policy) = self.config.agents.get(agent) else { return };
         let configure = served::configure(&self.config, &self.environment, policy, self.ledger);
+        for refused in self.groups.iter().flat_map(|groups| groups.limit(agent, &configure.limits)) {
+            tracing::warn!(%agent, "{refused}");
+        }
         self.tell(agent, ToWorker::Configure(configure));
     }
 
@@ -162,6 +168,30 @@ impl Daemon {
             Happened::Said(word) => self.handle(Input::Said(agent, incarnation, word)),
         }
     }
+}
+
+/// Where agents get cgroups. Without any they run on another rung, and `ps` says on which.
+pub(super) fn groups(config: &crate::config::Config) -> Option<Arc<Groups>> {
+    let found = Groups::find(&served::wish(config), &config.state_dir);
+    match found.and_then(|groups| groups.prepare().map(|()| groups)) {
+        Ok(groups) => {
+            tracing::info!(group = %groups.root().display(), controllers = ?groups.controllers(), "agents have cgroups");
+            Some(Arc::new(groups))
+        }
+        Err(error) => {
+            tracing::info!("agents have no cgroups: {}", chain(&error));
+            None
+        }
+    }
+}
+
+/// The group of an agent whose worker is about to start. Without one it starts all the same, on the next rung.
+fn group(groups: &Groups, agent: &AgentName) -> Option<std::path::PathBuf> {
+    let made = groups.make(agent);
+    if let Err(error) = &made {
+        tracing::warn!(%agent, %error, "the agent has no cgroup");
+    }
+    made.ok()
 }
 
 /// A worker that we have just started will never be ready if it is of another protocol: only an old one may drain.

@@ -54,7 +54,8 @@ pub(super) const fn may_be_dropped(said: &FromWorker) -> bool {
         | FromWorker::Started(_)
         | FromWorker::Steered(_)
         | FromWorker::Beat(_)
-        | FromWorker::Note(_) => false,
+        | FromWorker::Note(_)
+        | FromWorker::Alert(_) => false,
     }
 }
 
@@ -84,7 +85,8 @@ impl HeldBack {
             | FromWorker::Started(_)
             | FromWorker::Steered(_)
             | FromWorker::Beat(_)
-            | FromWorker::Note(_) => {}
+            | FromWorker::Note(_)
+            | FromWorker::Alert(_) => {}
         }
     }
 
@@ -122,7 +124,8 @@ impl HeldBack {
             | FromWorker::Started(_)
             | FromWorker::Steered(_)
             | FromWorker::Beat(_)
-            | FromWorker::Note(_) => {}
+            | FromWorker::Note(_)
+            | FromWorker::Alert(_) => {}
         }
         said
     }

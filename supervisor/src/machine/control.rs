@@ -45,8 +45,9 @@ impl Machine {
     }
 
     pub(super) fn caller_gone(&mut self, caller: CallerId) {
-        self.callers.remove(&caller);
-        for turn in self.turns.values_mut() {
+        if let Some(Caller::Turn(id)) = self.callers.remove(&caller)
+            && let Some(turn) = self.turns.get_mut(&id)
+        {
             turn.callers.remove(&caller);
         }
     }
@@ -126,9 +127,8 @@ impl Machine {
         let fits =
             |have: &str| conversation.is_none_or(|want| have == want || have.strip_prefix("console:") == Some(want));
         let ids: Vec<TurnId> = self
-            .turns
-            .values()
-            .filter(|turn| turn.of(name) && fits(&turn.new.conversation.name))
+            .turns_of(name)
+            .filter(|turn| fits(&turn.new.conversation.name))
             .filter(|turn| matches!(turn.stage, Stage::Running { .. } | Stage::Pausing { .. }))
             .map(|turn| turn.new.id)
             .collect();

@@ -9,6 +9,12 @@ use protocol::from_worker::{Delta, Phase, Progress, Ready};
 use protocol::stable::Finished;
 use protocol::{AgentName, AttemptId, FailureClass, FromWorker, Incarnation, Outcome, ToWorker, TurnId};
 
+/// Between two alerts that one worker may send to its owners, in milliseconds.
+const WORKER_ALERT_PAUSE_MS: u64 = 60_000;
+
+/// Limits that a worker may tell of: more than there are keys.
+const BOUNDS_MAX: usize = 32;
+
 /// A worker with running turns beats every 2 s; so long without a word, and it is given up. Milliseconds.
 const BUSY_SILENCE_MS: u64 = 60_000;
 /// A worker without turns beats every 30 s. Milliseconds.
@@ -105,7 +111,14 @@ impl Machine {
     pub(super) fn act(&mut self, now: Now, name: &AgentName, act: Act, effects: &mut Vec<Effect>) {
         let name = name.clone();
         match act {
-            Act::Sweep(incarnation) => effects.push(Effect::Sweep(name, incarnation)),
+            Act::Sweep(incarnation) => {
+                // Whatever it was about to start has ended with it.
+                self.admission.ended(now.tick, &name);
+                if let Some(agent) = self.agents.get_mut(&name) {
+                    agent.warm = false;
+                }
+                effects.push(Effect::Sweep(name, incarnation));
+            }
             Act::Spawn(incarnation) => {
                 self.last.incarnation = self.last.incarnation.max(incarnation.0);
                 if let Some(agent) = self.agents.get_mut(&name) {
@@ -171,8 +184,25 @@ impl Machine {
                 let text = protocol::text::clip(&text, 2_000).to_owned();
                 Self::event(now, Some(name), None, format!("note: {text}"), effects);
             }
-            FromWorker::Begun(_) | FromWorker::Beat(_) | FromWorker::Hello(_) | FromWorker::Finished(_) => {}
+            FromWorker::Beat(beat) => {
+                if let Some(agent) = self.agents.get_mut(name).filter(|_| beat.children == 0) {
+                    agent.warm = false;
+                }
+            }
+            FromWorker::Alert(text) => self.worker_alert(now, name, &text, effects),
+            FromWorker::Begun(_) | FromWorker::Hello(_) | FromWorker::Finished(_) => {}
         }
+    }
+
+    /// A worker wants the owners told. One that does nothing else reaches them once a minute; the rest is for the record.
+    fn worker_alert(&mut self, now: Now, name: &AgentName, text: &str, effects: &mut Vec<Effect>) {
+        let text = protocol::text::clip(text, 1_000);
+        let Some(agent) = self.agents.get_mut(name) else { return };
+        if agent.alert_from.is_some_and(|from| now.tick < from) {
+            return Self::event(now, Some(name), None, format!("note: {text}"), effects);
+        }
+        agent.alert_from = Some(now.tick + WORKER_ALERT_PAUSE_MS);
+        self.alert(now, name, &format!("\u{26a0}\u{fe0f} Agent {name}: {text}"), effects);
     }
 
     fn hear(&mut self, name: &AgentName, incarnation: Incarnation, now: Now) -> bool {
@@ -191,6 +221,7 @@ impl Machine {
     ) {
         if let Some(agent) = self.agents.get_mut(name) {
             agent.isolation = ready.isolation;
+            agent.bounds = ready.bounds.iter().take(BOUNDS_MAX).copied().collect();
         }
         self.live(now, name, Life::Ready(incarnation), effects);
         // One that drains takes nothing new: what it never got is for the next run.
@@ -260,9 +291,7 @@ impl Machine {
         };
         let exit = agent.exit.clone();
         let open: Vec<AttemptId> = self
-            .turns
-            .values()
-            .filter(|turn| turn.of(name))
+            .turns_of(name)
             .filter_map(|turn| if let Stage::Running { attempt, .. } = turn.stage { Some(attempt) } else { None })
             .collect();
         for attempt in open {
@@ -295,12 +324,8 @@ impl Machine {
                 "⛔ Agent {name} has failed: {text}\nNext: `cofferdam logs {name}`, then `cofferdam start {name}`"
             );
             self.alert(now, name, &words, effects);
-            let waiting: Vec<TurnId> = self
-                .turns
-                .values()
-                .filter(|turn| turn.of(name) && !matches!(turn.stage, Stage::Running { .. }))
-                .map(|turn| turn.new.id)
-                .collect();
+            let waiting: Vec<TurnId> =
+                self.turns_of(name).filter(|turn| !turn.runs()).map(|turn| turn.new.id).collect();
             for id in waiting {
                 self.fail_waiting(now, id, FailureClass::WorkerLost, &text, effects);
             }
@@ -320,29 +345,27 @@ impl Machine {
         }
     }
 
-    pub(super) fn fleet_deadlines(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        let names: Vec<AgentName> = self.agents.keys().cloned().collect();
-        for name in names {
-            let Some(agent) = self.agents.get(&name) else { continue };
-            if agent.life.deadline().is_some_and(|by| by <= now.tick) {
-                if let Some(process) = agent.life.process() {
-                    self.given_up(now, &name, process.incarnation, "it was not ready in time");
-                }
-                self.live(now, &name, Life::Timeout, effects);
+    pub(super) fn fleet_deadlines(&mut self, now: Now, name: &AgentName, effects: &mut Vec<Effect>) {
+        let Some(agent) = self.agents.get(name) else { return };
+        if agent.life.deadline().is_some_and(|by| by <= now.tick) {
+            if let Some(process) = agent.life.process() {
+                self.given_up(now, name, process.incarnation, "it was not ready in time");
             }
-            if self.silence_ends(&name).is_some_and(|by| by <= now.tick) {
-                self.wedged(now, &name, "no sign of life", effects);
-            }
+            self.live(now, name, Life::Timeout, effects);
+        }
+        if self.silence_ends(name).is_some_and(|by| by <= now.tick) {
+            self.wedged(now, name, "no sign of life", effects);
         }
     }
 
     fn silence_ends(&self, name: &AgentName) -> Option<u64> {
         let agent = self.agents.get(name).filter(|agent| agent.life.is_heard())?;
-        let busy = !agent.lanes.is_empty() && self.running_of(name) > 0;
-        Some(agent.heard_at + if busy { BUSY_SILENCE_MS } else { IDLE_SILENCE_MS })
+        Some(agent.heard_at + if self.running_of(name) > 0 { BUSY_SILENCE_MS } else { IDLE_SILENCE_MS })
     }
 
-    pub(super) fn fleet_deadline(&self) -> Option<u64> {
-        self.agents.iter().flat_map(|(name, agent)| [agent.life.deadline(), self.silence_ends(name)]).flatten().min()
+    /// See [`Machine::fleet_deadlines`].
+    pub(super) fn fleet_deadline(&self, name: &AgentName) -> Option<u64> {
+        let life = self.agents.get(name).and_then(|agent| agent.life.deadline());
+        [life, self.silence_ends(name)].into_iter().flatten().min()
     }
 }

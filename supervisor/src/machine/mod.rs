@@ -21,6 +21,7 @@ pub mod joins;
 pub mod lifecycle;
 pub mod nouns;
 pub mod outbox;
+pub mod overview;
 mod recover;
 mod report;
 pub mod restart;
@@ -28,19 +29,24 @@ mod router;
 pub mod setup;
 pub mod status;
 pub mod streak;
+mod told;
 mod turns;
 mod verbs;
+pub mod watched;
 pub mod words;
 
 use admission::Admission;
 use nouns::{CallerId, Conversation, Event, LastNumbers, NewTurn, Now, ReceiptId, Record, Update, Wall};
 use outbox::Outbox;
+use overview::{Overview, Row};
 use protocol::control::{Refused, RefusedKind, Reply};
+use protocol::envelope::Bound;
 use protocol::from_worker::{Isolation, Phase};
 use protocol::{AgentName, AttemptId, Incarnation, Outcome, Route, TurnId};
 use setup::Setup;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use streak::Streak;
+use watched::Watched;
 use words::{Asker, Effect, Input};
 
 /// A timeout that comes so late means that this host or we were stopped meanwhile. Milliseconds.
@@ -52,11 +58,12 @@ pub struct Machine {
     setup: Setup,
     last: LastNumbers,
     began: Now,
-    agents: BTreeMap<AgentName, Agent>,
-    turns: BTreeMap<TurnId, Turn>,
+    agents: Watched<AgentName, Agent>,
+    turns: Watched<TurnId, Turn>,
     attempts: BTreeMap<AttemptId, TurnId>,
     threads: BTreeMap<Conversation, Thread>,
     admission: Admission,
+    overview: Overview,
     outbox: Outbox,
     bots: BTreeMap<String, Bot>,
     callers: BTreeMap<CallerId, Caller>,
@@ -77,10 +84,16 @@ struct Agent {
     lanes: BTreeMap<String, VecDeque<TurnId>>,
     streak: Streak,
     isolation: Isolation,
+    /// A Codex that is kept between turns runs, as far as its worker told.
+    warm: bool,
+    /// Before this tick its worker cannot send another alert.
+    alert_from: Option<u64>,
+    /// Its limits and what holds each, as its worker told.
+    bounds: Vec<Bound>,
     /// Tick of the last word of its worker.
     heard_at: u64,
-    /// When the state of its worker last changed, and what it was then.
-    since: (Wall, &'static str),
+    /// When the state of its worker last changed.
+    since: Wall,
     /// How its worker last ended.
     exit: String,
     /// Somebody killed it: what ran ends as killed.
@@ -242,31 +255,86 @@ impl Machine {
     fn forgive_our_sleep(&mut self, now: Now) {
         let late = self.due.map_or(0, |due| now.tick.saturating_sub(due));
         if late >= SLEPT_MS {
-            for agent in self.agents.values_mut() {
-                agent.heard_at += late + SLEPT_MS;
+            let names: Vec<AgentName> = self.agents.keys().cloned().collect();
+            for name in names {
+                if let Some(agent) = self.agents.get_mut(&name) {
+                    agent.heard_at += late + SLEPT_MS;
+                }
             }
         }
     }
 
-    /// What follows from the passing of time and from every input: deadlines, admission, posts, status messages.
+    /// What follows from the passing of time and from every input: deadlines, admission, posts, status messages. Only
+    /// agents that something is due for, or that may have changed, are looked at.
     fn settle(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        self.fleet_deadlines(now, effects);
-        self.turn_deadlines(now, effects);
+        for name in self.overview.due(now.tick) {
+            self.agents.touch(name);
+        }
+        for name in self.changed() {
+            self.fleet_deadlines(now, &name, effects);
+            self.turn_deadlines(now, &name, effects);
+        }
         self.admit(now, effects);
-        self.show_status(now, effects);
+        for name in self.changed() {
+            self.show_status(now, &name, effects);
+        }
         self.outbox.pump(now, effects);
-        self.note_states(now);
+        for name in self.changed() {
+            self.keep_up(now, &name);
+        }
+        self.agents.take_touched();
         self.end_if_done(now, effects);
+    }
+
+    /// Agents that may have changed since the last input, or a turn of theirs.
+    fn changed(&mut self) -> BTreeSet<AgentName> {
+        for id in self.turns.take_touched() {
+            // A turn that is gone has changed its agent's lane.
+            if let Some(turn) = self.turns.get(&id) {
+                self.agents.touch(turn.new.conversation.agent.clone());
+            }
+        }
+        self.agents.touched().clone()
+    }
+
+    /// Tells the whole what has become of one agent.
+    fn keep_up(&mut self, now: Now, name: &AgentName) {
+        let row = self.row(name);
+        let before = self.overview.set(name, row).map(|row| row.word);
+        if let (Some(row), Some(agent)) = (row, self.agents.get_mut(name))
+            && before != Some(row.word)
+        {
+            agent.since = now.wall;
+        }
+        if row.is_some() {
+            let demand = self.demand(name);
+            self.admission.set(now.tick, name, demand);
+        } else {
+            self.admission.forget(now.tick, name);
+        }
+    }
+
+    /// What an agent is to the whole.
+    fn row(&self, name: &AgentName) -> Option<Row> {
+        let agent = self.agents.get(name)?;
+        let worker = self.fleet_deadline(name).map(|at| (at, "worker"));
+        let turns = self.turn_deadline(name).map(|at| (at, "turn"));
+        let status = self.status_deadline(name).map(|at| (at, "status"));
+        let state = agent.life.state();
+        Some(Row {
+            word: agent.life.word(self.running_of(name) > 0).as_str(),
+            ails: matches!(state, lifecycle::State::Failed | lifecycle::State::Backoff { .. })
+                || agent.streak.count() >= self.setup.alert_after,
+            rests: agent.stuck || matches!(state, lifecycle::State::Down | lifecycle::State::Failed),
+            due: [worker, turns, status].into_iter().flatten().min(),
+        })
     }
 
     /// When [`Input::Timeout`] is due, and why. A tick.
     pub fn deadline(&self) -> Option<(u64, &'static str)> {
-        let workers = self.fleet_deadline().map(|at| (at, "worker"));
         let starts = self.admission.deadline().map(|at| (at, "start"));
         let posts = self.outbox.deadline().map(|at| (at, "post"));
-        let turns = self.turn_deadline().map(|at| (at, "turn"));
-        let status = self.status_deadline().map(|at| (at, "status"));
-        [workers, starts, posts, turns, status].into_iter().flatten().min()
+        [self.overview.deadline(), starts, posts].into_iter().flatten().min()
     }
 
     /// The name of the state for the log: one word for the whole is enough, the effects tell the rest.

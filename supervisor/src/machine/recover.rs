@@ -3,11 +3,11 @@
 //! Turns that ran when the last supervisor ended are still running as far as anybody knows: their workers are looked
 //! for first, and tell.
 
-use super::endings::{counts, told_detail};
 use super::lifecycle::Event as Life;
 use super::nouns::{Memory, Now, OldAttempt, OpenPost, OpenTurn, PostKind, PostState, Record, Stranded, UpdateEnd};
 use super::outbox::Outbox;
 use super::setup::{Agent as Policy, Setup};
+use super::told::{counts, told_detail};
 use super::words::Effect;
 use super::{Agent, Bot, Going, Machine, Stage, Thread, Try, Turn};
 use protocol::stable::Finished;
@@ -20,11 +20,12 @@ impl Machine {
         let mut machine = Self {
             last: memory.last,
             began: now,
-            agents: BTreeMap::new(),
-            turns: BTreeMap::new(),
+            agents: super::Watched::default(),
+            turns: super::Watched::default(),
             attempts: BTreeMap::new(),
             threads: BTreeMap::new(),
             admission: super::Admission::default(),
+            overview: super::Overview::default(),
             outbox: Outbox::after(memory.last.post),
             bots: BTreeMap::new(),
             callers: BTreeMap::new(),
@@ -51,7 +52,7 @@ impl Machine {
                 match class {
                     // Told before: recovering must not tell again.
                     Some(class) if counts(class) => {
-                        let _told = agent.streak.failed(class, &told_detail(class, &text), at, u32::MAX);
+                        let _told = agent.streak.failed(class, &told_detail(class, &text), None, at, u32::MAX);
                     }
                     Some(_) => {}
                     None => {
@@ -131,7 +132,7 @@ impl Machine {
                 turn.status.post = open.message.is_none().then_some(open.post.id);
             }
         }
-        self.outbox.recover(now, posts);
+        self.outbox.recover(now, posts, effects);
     }
 
     /// Commands that were taken and not carried out when the last supervisor ended.

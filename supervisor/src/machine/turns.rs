@@ -6,8 +6,8 @@ use super::words::{Effect, PROMPT_BYTES_MAX};
 use super::{Going, Machine, Stage, Try, Turn};
 use protocol::from_worker::Started;
 use protocol::to_worker::{Begin, Interrupt, InterruptReason};
-use protocol::{AgentName, AttemptId, Incarnation, Text, ToWorker, TurnId};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use protocol::{AgentName, AttemptId, Incarnation, Runtime, Text, ToWorker, TurnId};
+use std::collections::{BTreeSet, VecDeque};
 
 /// Longest wait of a turn in its lane: after a day nobody waits for the answer any more. Milliseconds.
 const QUEUED_MAX_MS: u64 = 24 * 60 * 60 * 1_000;
@@ -89,16 +89,27 @@ impl Machine {
         Ok(())
     }
 
+    /// The turns of an agent, lane by lane: each stands in one.
+    pub(super) fn turns_of(&self, agent: &AgentName) -> impl Iterator<Item = &Turn> {
+        let lanes = self.agents.get(agent).into_iter().flat_map(|agent| agent.lanes.values());
+        lanes.flatten().filter_map(|id| self.turns.get(id))
+    }
+
+    /// The same, by number.
+    pub(super) fn ids_of(&self, agent: &AgentName) -> Vec<TurnId> {
+        let mut ids: Vec<TurnId> = self.turns_of(agent).map(|turn| turn.new.id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
     /// Turns of an agent that wait.
     pub(super) fn waiting_of(&self, agent: &AgentName) -> u32 {
-        let waiting = |turn: &&Turn| turn.of(agent) && !matches!(turn.stage, Stage::Running { .. });
-        u32::try_from(self.turns.values().filter(waiting).count()).unwrap_or(u32::MAX)
+        u32::try_from(self.turns_of(agent).filter(|turn| !turn.runs()).count()).unwrap_or(u32::MAX)
     }
 
     /// Turns of an agent that run.
     pub(super) fn running_of(&self, agent: &AgentName) -> u32 {
-        let running = |turn: &&Turn| turn.of(agent) && matches!(turn.stage, Stage::Running { .. });
-        u32::try_from(self.turns.values().filter(running).count()).unwrap_or(u32::MAX)
+        u32::try_from(self.turns_of(agent).filter(|turn| turn.runs()).count()).unwrap_or(u32::MAX)
     }
 
     /// Sends what may be sent.
@@ -108,30 +119,34 @@ impl Machine {
             return;
         }
         let limits = Limits { extra_max: self.setup.max_turns, starts_max: self.setup.starts_max };
-        let mut demands = self.demands();
-        while let Some(name) = self.admission.next(now.tick, limits, &demands) {
-            let Some(id) = self.next_of(&name) else { return };
+        for name in self.changed() {
+            let demand = self.demand(&name);
+            self.admission.set(now.tick, &name, demand);
+        }
+        while let Some(name) = self.admission.next(now.tick, limits) {
+            let Some(id) = self.next_of(&name) else { continue };
             self.collect(now, &name, id, effects);
-            self.admission.began(&name, now.tick);
             self.begin(now, id, effects);
-            if let Some(demand) = demands.get_mut(&name) {
-                demand.running += 1;
-                demand.ready = demand.ready.saturating_sub(1);
-            }
         }
     }
 
-    fn demands(&self) -> BTreeMap<AgentName, Demand> {
-        let running = super::report::running(&self.turns);
-        let up = self.agents.iter().filter(|(_, agent)| agent.life.is_up() && !agent.lanes.is_empty());
-        up.filter_map(|(name, agent)| {
-            let policy = self.setup.agents.get(name)?;
-            let ready = agent.lanes.values().filter(|lane| self.is_ready(lane)).count();
-            let ready = u32::try_from(ready).unwrap_or(u32::MAX);
-            let running = running.get(name).copied().unwrap_or(0);
-            Some((name.clone(), Demand { running, ready, running_max: policy.max_turns }))
-        })
-        .collect()
+    /// What an agent has and wants; nothing while its worker takes no turns.
+    pub(super) fn demand(&self, name: &AgentName) -> Demand {
+        let (Some(agent), Some(policy)) = (self.agents.get(name), self.setup.agents.get(name)) else {
+            return Demand::default();
+        };
+        if !agent.life.is_up() || agent.lanes.is_empty() {
+            return Demand::default();
+        }
+        let ready = agent.lanes.values().filter(|lane| self.is_ready(lane)).count();
+        let next = self.next_of(name).and_then(|id| self.turns.get(&id));
+        let served = next.and_then(|turn| policy.routes.get(turn.route).or_else(|| policy.routes.first()));
+        Demand {
+            running: self.running_of(name),
+            ready: u32::try_from(ready).unwrap_or(u32::MAX),
+            running_max: policy.max_turns,
+            warm: agent.warm && served.is_some_and(|route| route.runtime == Runtime::Codex),
+        }
     }
 
     fn is_ready(&self, lane: &VecDeque<TurnId>) -> bool {
@@ -188,7 +203,8 @@ impl Machine {
         effects: &mut Vec<Effect>,
     ) {
         let mut again = Vec::new();
-        for turn in self.turns.values_mut().filter(|turn| turn.of(name)) {
+        for id in self.ids_of(name) {
+            let Some(turn) = self.turns.get_mut(&id) else { continue };
             if let Stage::Running { attempt, incarnation: sent_to, .. } = &mut turn.stage {
                 *sent_to = incarnation;
                 let attempt = *attempt;
@@ -211,13 +227,17 @@ impl Machine {
 
     /// Codex runs an attempt.
     pub(super) fn started(&mut self, now: Now, name: &AgentName, started: Started, effects: &mut Vec<Effect>) {
-        self.admission.started(name);
+        self.admission.started(now.tick, name);
         let Some(turn) = self.turn_of(started.attempt, name) else { return };
+        let kept = turn.tries.last().is_some_and(|last| last.route.runtime == Runtime::Codex);
         if let Stage::Running { thread, .. } = &mut turn.stage
             && thread.is_none()
         {
             *thread = Some(started.thread.clone());
             effects.push(Effect::Record(Record::AttemptStarted(started.attempt, started.thread, now.wall)));
+        }
+        if let Some(agent) = self.agents.get_mut(name).filter(|_| kept) {
+            agent.warm = true;
         }
     }
 
@@ -245,47 +265,35 @@ impl Machine {
         }
     }
 
-    /// Turns whose time has come: retries go on, waits that are too long end, workers that do not stop are given up.
-    pub(super) fn turn_deadlines(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        let (mut late, mut stuck) = (Vec::new(), Vec::new());
-        for turn in self.turns.values_mut() {
+    /// Turns whose time has come: retries go on, waits that are too long end, a worker that does not stop is given up.
+    pub(super) fn turn_deadlines(&mut self, now: Now, name: &AgentName, effects: &mut Vec<Effect>) {
+        let mut stuck = false;
+        for id in self.ids_of(name) {
+            let Some(turn) = self.turns.get_mut(&id).filter(|turn| turn.due().is_some_and(|by| by <= now.tick)) else {
+                continue;
+            };
             match turn.stage {
-                Stage::Pausing { until } if until <= now.tick => turn.stage = Stage::Queued,
-                Stage::Pausing { .. } => {}
+                Stage::Pausing { .. } => turn.stage = Stage::Queued,
                 Stage::Queued | Stage::Offered => {
-                    if now.tick >= turn.accepted_tick + QUEUED_MAX_MS {
-                        late.push(turn.new.id);
-                    }
+                    self.cancel(now, id, "it waited a whole day without its turn".into(), effects);
                 }
                 Stage::Running { .. } => {
-                    if let Some((_, by)) = &mut turn.stopping
-                        && *by <= now.tick
-                    {
+                    if let Some((_, by)) = &mut turn.stopping {
                         *by = now.tick + STOP_WITHIN_MS;
-                        stuck.push(turn.new.conversation.agent.clone());
+                        stuck = true;
                     }
                 }
             }
         }
-        for id in late {
-            self.cancel(now, id, "it waited a whole day without its turn".into(), effects);
-        }
-        for name in stuck {
-            // One that is being started or sought has not heard of the stop yet.
-            if self.agents.get(&name).is_some_and(|agent| agent.life.is_heard()) {
-                self.wedged(now, &name, "it did not stop a turn", effects);
-            }
+        // One that is being started or sought has not heard of the stop yet.
+        if stuck && self.agents.get(name).is_some_and(|agent| agent.life.is_heard()) {
+            self.wedged(now, name, "it did not stop a turn", effects);
         }
     }
 
     /// See [`Machine::turn_deadlines`].
-    pub(super) fn turn_deadline(&self) -> Option<u64> {
-        let of = |turn: &Turn| match turn.stage {
-            Stage::Pausing { until } => Some(until),
-            Stage::Queued | Stage::Offered => Some(turn.accepted_tick + QUEUED_MAX_MS),
-            Stage::Running { .. } => turn.stopping.as_ref().map(|(_, by)| *by),
-        };
-        self.turns.values().filter_map(of).min()
+    pub(super) fn turn_deadline(&self, name: &AgentName) -> Option<u64> {
+        self.turns_of(name).filter_map(Turn::due).min()
     }
 }
 
@@ -304,6 +312,15 @@ impl Turn {
             status: super::status::Status::default(),
             accepted_tick: tick,
             generation: 0,
+        }
+    }
+
+    /// When something happens to it by itself.
+    fn due(&self) -> Option<u64> {
+        match self.stage {
+            Stage::Pausing { until } => Some(until),
+            Stage::Queued | Stage::Offered => Some(self.accepted_tick + QUEUED_MAX_MS),
+            Stage::Running { .. } => self.stopping.as_ref().map(|(_, by)| *by),
         }
     }
 

@@ -5,6 +5,7 @@
 //!                             >-- signal.rs: Handle +
 //!   adopt.rs --- no child ---'     (a pidfd)        '--- terminate, kill
 //!
+//!   cgroup.rs  a group of the kernel for each agent, where it can be had
 //!   sweep.rs   what carries a dead worker's mark is ended, its journal is read
 //!   unit.rs    the systemd unit around us: why it stops, and its cgroup
 //!   usage.rs   memory and number of processes of each agent
@@ -13,6 +14,7 @@
 //! given to somebody else is never hit; and nothing is found by its name.
 
 pub mod adopt;
+pub mod cgroup;
 pub mod exit;
 pub mod signal;
 pub mod spawn;

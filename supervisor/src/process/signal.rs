@@ -41,12 +41,12 @@ impl Handle {
         self.pid
     }
 
-    /// SIGTERM. `Ok(false)`: it had already gone.
+    /// SIGTERM, and SIGCONT so that a stopped process can obey. `Ok(false)`: it had already gone.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn terminate(&self) -> io::Result<bool> {
-        self.send(Signal::TERM)
+        Ok(self.send(Signal::TERM)? && self.send(Signal::CONT)?)
     }
 
     /// SIGKILL. `Ok(false)`: it had already gone.

@@ -4,6 +4,7 @@
 //! of a millisecond whatever the size of our heap. What a worker needs beyond that (a session, limits, the lock, a
 //! cgroup) it does itself.
 
+use super::cgroup;
 use super::exit;
 use super::signal::Handle;
 use futures_util::FutureExt;
@@ -50,6 +51,8 @@ pub struct WorkerSpec {
     pub socket: PathBuf,
     /// Whom it may talk to.
     pub supervisor_uid: u32,
+    /// Its agent's cgroup, if there is one.
+    pub cgroup: Option<PathBuf>,
 }
 
 /// A worker that was started.
@@ -111,6 +114,8 @@ pub fn worker_program(configured: Option<&Path>) -> io::Result<PathBuf> {
 pub fn spawn_worker(spec: &WorkerSpec) -> Result<Running, SpawnError> {
     let log = spec.agent_dir.join("log");
     make_private_dir(&log).map_err(|e| SpawnError::Folder(log.clone(), e))?;
+    cgroup::record(&spec.agent_dir, spec.cgroup.as_deref())
+        .map_err(|e| SpawnError::Folder(spec.agent_dir.clone(), e))?;
     let stderr_path = log.join("worker.stderr");
     let stderr = open_stderr(&stderr_path).map_err(|e| SpawnError::Stderr(stderr_path.clone(), e))?;
     #[expect(clippy::disallowed_methods, reason = "this is the file that starts processes")]
@@ -143,8 +148,8 @@ pub fn spawn_worker(spec: &WorkerSpec) -> Result<Running, SpawnError> {
     Ok(Running { handle, listening: listening(stdout, stderr_path).boxed(), exited: exited.boxed() })
 }
 
-fn arguments(spec: &WorkerSpec) -> [OsString; 10] {
-    [
+fn arguments(spec: &WorkerSpec) -> Vec<OsString> {
+    let mut words: Vec<OsString> = vec![
         "--agent".into(),
         spec.agent.as_str().into(),
         "--incarnation".into(),
@@ -155,7 +160,11 @@ fn arguments(spec: &WorkerSpec) -> [OsString; 10] {
         spec.socket.clone().into(),
         "--supervisor-uid".into(),
         spec.supervisor_uid.to_string().into(),
-    ]
+    ];
+    if let Some(group) = &spec.cgroup {
+        words.extend(["--cgroup".into(), group.clone().into()]);
+    }
+    words
 }
 
 fn make_private_dir(path: &Path) -> io::Result<()> {
@@ -224,6 +233,39 @@ pub fn jobs_of(unit: &str, user: bool) -> io::Result<String> {
     }
 }
 
+/// What a worker found out about a Codex program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// Its children get a namespace by this helper.
+    Namespace(String),
+    /// They do not, and why.
+    None(String),
+    /// There is no such program.
+    NoCodex,
+    /// The worker could not be asked.
+    Failed(String),
+}
+
+/// Lets the worker program try what it does before a first Codex child. Blocks for some milliseconds, at most for 5 s.
+pub fn probe(worker: &Path, codex: &Path, path: &str) -> Probe {
+    #[expect(clippy::disallowed_methods, reason = "this is the file that starts processes")]
+    let mut command = std::process::Command::new(worker);
+    command.arg("probe").arg(codex).env_clear().env("PATH", path).stdin(Stdio::null());
+    match command.output() {
+        Ok(output) => read_probe(&String::from_utf8_lossy(&output.stdout), &String::from_utf8_lossy(&output.stderr)),
+        Err(error) => Probe::Failed(format!("{}: {error}", worker.display())),
+    }
+}
+
+fn read_probe(said: &str, complaint: &str) -> Probe {
+    match said.trim().split_once(' ') {
+        Some(("namespace", bwrap)) => Probe::Namespace(bwrap.to_owned()),
+        Some(("none", why)) => Probe::None(why.to_owned()),
+        Some(("missing", _)) => Probe::NoCodex,
+        Some(_) | None => Probe::Failed(complaint.trim().to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,6 +284,7 @@ mod tests {
             agent_dir: dir.join("state/agents/a"),
             socket: dir.join("run/a.sock"),
             supervisor_uid: 1000,
+            cgroup: None,
         }
     }
 
@@ -286,6 +329,16 @@ mod tests {
         assert_eq!(running.exited.await, "killed by signal 9 (SIGKILL)");
         assert!(!handle.terminate().unwrap());
         handle.gone().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_stopped_worker_is_woken_to_obey() {
+        let dir = tempfile::tempdir().unwrap();
+        let running = spawn_worker(&spec(dir.path(), "exec sleep 600")).unwrap();
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(running.handle.pid()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+        assert!(running.handle.terminate().unwrap());
+        assert_eq!(running.exited.await, "killed by signal 15 (SIGTERM)");
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 //! ```text
 //!   is the agent's lock free? -- no --> nothing is touched: a worker lives
 //!     | yes, and held until the end of the sweep
+//!   the agent's cgroup, if it has one: cgroup.kill until it is empty, and removed
 //!   every process whose environment names the agent's folder, and all their descendants: SIGKILL by pidfd
 //!     ^                        |
 //!     '--- something left -----'    at most 2 s
@@ -12,6 +13,7 @@
 //! The mark is a variable that a worker gives to its Codex children, see [`MARK`]. A tool that empties its environment
 //! and leaves its parents escapes this; where a Codex child has a PID namespace it cannot.
 
+use super::cgroup;
 use super::signal::Handle;
 use crate::machine::words::Swept;
 use protocol::journal::{self, Reading};
@@ -75,6 +77,7 @@ fn sweep_blocking(agent_dir: &Path) -> Swept {
     let Ok(_held) = lock(agent_dir) else {
         return Swept { ended: 0, left: 1, journal: None };
     };
+    let group = cgroup::end(agent_dir);
     let mut ended = BTreeSet::new();
     let mut look = end_marked(agent_dir.as_os_str(), &mut ended);
     let mut nothing = 0;
@@ -89,6 +92,7 @@ fn sweep_blocking(agent_dir: &Path) -> Swept {
     let left = look.victims;
     let gone = ended.len() - left.min(ended.len());
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let (gone, left) = (gone + group.ended, left.max(group.left));
     Swept { ended: count(gone), left: count(left), journal: read_journal(agent_dir).ok() }
 }
 

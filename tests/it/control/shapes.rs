@@ -33,7 +33,7 @@ fn listings_have_the_keys_that_scripts_know() {
     let contract = "agent wanted state pid incarnation runtime model running queued rss_bytes processes restarts \
                     last_error since phase phase_since isolation";
     assert_eq!(keys(&rows[0]), words(contract), "{rows:#}");
-    assert_eq!(keys(&rows[0]["last_error"]), words("class text at streak"), "{rows:#}");
+    assert_eq!(keys(&rows[0]["last_error"]), words("class text turn at streak"), "{rows:#}");
     assert_eq!((&rows[0]["state"], &rows[0]["running"], &rows[0]["queued"]), (&"busy".into(), &1.into(), &1.into()));
     assert_eq!((&rows[1]["runtime"], &rows[1]["last_error"]), (&"codex-cli".into(), &Value::Null));
     assert!(rows[0]["rss_bytes"].as_u64() > Some(0) && rows[0]["processes"].as_u64() > Some(1), "{rows:#}");

@@ -47,6 +47,7 @@ async fn spawn_once(world: &World, plan: &Plan, round: u64) -> Result<(f64, f64)
     let (dir, socket) = (world.state().join("agents/spawned"), world.root().join("r/spawned.sock"));
     let uid = nix::unistd::getuid().as_raw();
     let spec = WorkerSpec {
+        cgroup: None,
         program: plan.binaries.worker.clone(),
         agent: agent.clone(),
         incarnation,

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  locate.rs      name or path -> native binary (npm launcher skipped) and its bwrap
+//!  cgroup.rs      a group of the kernel for each child, where the supervisor has made one for the agent
 //!  namespace.rs   what a child may see: a PID and mount namespace, masked paths
 //!  nursery.rs     what children share; which rung of containment this host grants
 //!  spawn.rs       the only Command::new
@@ -10,6 +11,7 @@
 //!  rollout.rs     what a turn left in its thread's file
 //! ```
 
+pub mod cgroup;
 pub mod child;
 pub mod locate;
 pub mod namespace;

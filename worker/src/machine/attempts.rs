@@ -15,7 +15,7 @@ use super::verdict::Verdict;
 use protocol::from_worker::{Phase, Ready, Steered};
 use protocol::journal::{Begun, Record};
 use protocol::to_worker::{Begin, Configure, InterruptReason};
-use protocol::{AttemptId, FailureClass, FromWorker, TurnId};
+use protocol::{AttemptId, FailureClass, FromWorker, TurnId, envelope};
 
 impl Machine {
     pub(super) fn configured(&mut self, configure: Box<Configure>, effects: &mut Vec<Effect>) {
@@ -135,8 +135,10 @@ impl Machine {
     }
 
     pub(super) fn tell_ready(&self, effects: &mut Vec<Effect>) {
-        if self.linked && self.configure.is_some() {
-            let ready = Ready { running: self.turns.keys().copied().collect(), isolation: self.isolation };
+        if let Some(configure) = self.configure.as_ref().filter(|_| self.linked) {
+            let running = self.turns.keys().copied().collect();
+            let bounds = envelope::bounds(&configure.limits, self.controllers);
+            let ready = Ready { running, isolation: self.isolation, bounds };
             effects.push(Effect::Tell(FromWorker::Ready(ready)));
         }
     }

@@ -78,8 +78,39 @@ pub enum Input {
     RolloutRead(AttemptId, Rollout),
     /// A journal of the last incarnation held these open attempts.
     Recovered(Vec<protocol::journal::Standing>),
+    /// Bytes that the agent's folder holds, as [`Effect::LookAtDisk`] asked.
+    DiskLooked(u64),
+    /// What the agent's processes use, as [`Effect::Look`] asked.
+    Looked(Sample),
     /// The deadline has come.
     Timeout,
+}
+
+/// What some processes use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// Memory of their own, in bytes.
+    pub rss_bytes: u64,
+    /// Processes and threads.
+    pub processes: u32,
+}
+
+/// What the agent's processes use, the worker itself apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sample {
+    /// Each Codex child with all that it started.
+    pub children: Vec<(ChildId, Amount)>,
+    /// What has left its child.
+    pub others: Amount,
+    /// The kernel has refused processes since the last look, because there were too many.
+    pub forks_refused: bool,
+}
+
+impl Sample {
+    /// Everything that was seen.
+    pub fn amounts(&self) -> impl Iterator<Item = Amount> {
+        self.children.iter().map(|(_, amount)| *amount).chain([self.others])
+    }
 }
 
 /// Why a child did not start.
@@ -166,6 +197,12 @@ pub enum Effect {
     /// An outcome: journal it, then tell it. Its text may be long: the driver puts it into a file if it must; a short
     /// one is in the outcome already. At a new link one with a long text comes again, the same as before.
     Finish(Box<Finished>, String),
+    /// Look at what the agent's processes use.
+    Look,
+    /// Look at how much the agent's folder holds; that may take a while.
+    LookAtDisk,
+    /// Remove Codex' log databases: no child lives.
+    PruneLogs,
     /// Everything is done: leave with exit code 0.
     Leave,
 }

@@ -17,12 +17,14 @@ mod app_server;
 mod approval;
 mod attempts;
 mod children;
+mod disk;
 mod ends;
 mod event;
 mod exec;
 mod failure;
 pub mod io;
 mod leave;
+mod limits;
 mod progress;
 mod recover;
 mod redact;
@@ -34,8 +36,10 @@ mod turn;
 mod verdict;
 
 use children::Child;
+use disk::Disk;
 use io::{ChildId, Effect, Input, Tick};
 use leave::Leaving;
+use protocol::envelope::Controllers;
 use protocol::from_worker::Isolation;
 use protocol::to_worker::{Clocks, Configure};
 use protocol::{AttemptId, Finished};
@@ -63,6 +67,11 @@ pub struct Machine {
     generation: u64,
     linked: bool,
     isolation: Isolation,
+    /// What of the limits the kernel holds.
+    controllers: Controllers,
+    /// When the agent's processes are looked at next.
+    look_at: Option<Tick>,
+    disk: Disk,
     wall: Option<(Tick, Wall)>,
     now: Tick,
     turns: BTreeMap<AttemptId, Turn>,
@@ -90,6 +99,9 @@ impl Machine {
             generation: 0,
             linked: false,
             isolation: Isolation::Untried,
+            controllers: Controllers::default(),
+            look_at: None,
+            disk: Disk::default(),
             wall: None,
             now: Tick(0),
             turns: BTreeMap::new(),
@@ -130,6 +142,8 @@ impl Machine {
             Input::Exited(child, exit) => self.exited(now, child, &exit, effects),
             Input::RolloutRead(attempt, rollout) => self.rollout_read(now, attempt, &rollout, effects),
             Input::Recovered(standings) => self.recovered(now, standings, effects),
+            Input::DiskLooked(bytes) => self.disk_looked(now, bytes, effects),
+            Input::Looked(sample) => self.looked(now, &sample, effects),
             Input::Timeout => self.timeout(now, effects),
         }
         self.pump(now, effects);
@@ -144,12 +158,24 @@ impl Machine {
         });
         let children = self.children.values().filter_map(|child| child.clock().map(|by| (by, "child")));
         let session = self.session.iter().flat_map(|session| session.deadlines(&clocks));
-        turns.chain(children).chain(session).chain(self.leave_deadline(&clocks)).min_by_key(|(by, _)| *by)
+        let look = self.look_at.map(|at| (at, "look"));
+        turns
+            .chain(children)
+            .chain(session)
+            .chain(look)
+            .chain(self.disk_deadline())
+            .chain(self.leave_deadline(&clocks))
+            .min_by_key(|(by, _)| *by)
     }
 
     /// Sets the rung of containment that the driver found; told with every `Started` and `Ready` from then on.
     pub fn set_isolation(&mut self, isolation: Isolation) {
         self.isolation = isolation;
+    }
+
+    /// Sets what the kernel holds of the agent's limits; told with every `Ready` from then on.
+    pub fn set_controllers(&mut self, controllers: Controllers) {
+        self.controllers = controllers;
     }
 
     /// Sets the wall clock in Unix milliseconds and the offset of local time from UTC in seconds, by which reset
@@ -192,6 +218,7 @@ impl Machine {
         }
         self.session_timeout(now, effects);
         self.children_timeout(now, effects);
+        self.look_if_due(now, effects);
     }
 
     /// Brings everything to where it belongs.
@@ -199,6 +226,8 @@ impl Machine {
         self.open_waiting(now, effects);
         self.retire_session(now, effects);
         self.leave(now, effects);
+        self.plan_look(now);
+        self.keep_disk(now, effects);
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod app;
 mod bench;
+mod disk;
 mod exec;
 mod life;
+mod limits;
 mod promises;

@@ -6,6 +6,7 @@ use protocol::control::{
     AgentRow, AgentState, AttemptStory, ChannelRow, FinishedEvent, Health, HealthStatus, LastError, QueueRow, TurnRow,
     TurnStory,
 };
+use protocol::envelope::{Bound, By, Limit};
 use protocol::{AgentName, AttemptId, Text, TurnId};
 
 /// 2026-11-21 03:10:00 UTC.
@@ -34,6 +35,7 @@ fn agent(name: &str, state: AgentState, seconds: u64) -> AgentRow {
         phase: None,
         phase_since: None,
         isolation: "namespace".into(),
+        limits: vec![Bound { limit: Limit::MemoryMax, value: 2 << 30, by: By::Sampling }],
     }
 }
 
@@ -48,6 +50,7 @@ pub(super) fn agents() -> Vec<AgentRow> {
         ..agent("research", AgentState::Busy, 192)
     };
     let error = |class: &str, text: &str, streak| LastError {
+        turn: (class != "worker").then_some(TurnId(41)),
         class: class.into(),
         text: text.into(),
         at: NOW - 720_000,

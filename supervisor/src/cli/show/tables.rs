@@ -3,6 +3,8 @@
 use crate::cli::screen::{Look, Tone, bytes, duration, one_line, wrap};
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table};
 use protocol::control::{AgentRow, AgentState, ChannelRow, Health, HealthStatus, LastError, QueueRow, TurnRow};
+use protocol::envelope::By;
+use std::collections::BTreeMap;
 
 /// Narrowest last column, in characters: below that a line is rather wrapped than clipped to nothing.
 const LAST_CHARACTERS_MIN: usize = 16;
@@ -114,7 +116,30 @@ pub(crate) fn agents(rows: &[AgentRow], look: &Look) -> String {
             picture.push_str(&trouble(row, error, look));
         }
     }
+    picture.push_str(&rungs(rows, look));
     picture
+}
+
+/// On which rungs of containment the agents are, and which limits nothing holds.
+fn rungs(rows: &[AgentRow], look: &Look) -> String {
+    let mut by_rung: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for row in rows {
+        by_rung.entry(&row.isolation).or_default().push(row.agent.as_str());
+    }
+    let told: Vec<String> = match by_rung.iter().next() {
+        Some((rung, _)) if by_rung.len() == 1 => vec![(*rung).to_owned()],
+        Some(_) | None => by_rung.iter().map(|(rung, names)| format!("{rung} ({})", names.join(", "))).collect(),
+    };
+    let mut text = format!("\n{}", wrap(&format!("isolation: {}", told.join(", ")), look.width, ""));
+    for row in rows {
+        let loose = row.limits.iter().filter(|bound| bound.by == By::Nothing);
+        let loose: Vec<String> = loose.map(|bound| format!("limits.{}", bound.limit)).collect();
+        if !loose.is_empty() {
+            let line = format!("{}: nothing holds {} here; see `cofferdam doctor`", row.agent, loose.join(", "));
+            text.push_str(&look.paint(Tone::Warn, &wrap(&line, look.width, "")));
+        }
+    }
+    text
 }
 
 fn count(number: u32) -> String {
@@ -137,6 +162,9 @@ fn trouble(row: &AgentRow, error: &LastError, look: &Look) -> String {
     let of_worker =
         if given_up { "`cofferdam logs AGENT`, then `cofferdam start AGENT`" } else { "`cofferdam logs AGENT`" };
     let advice = advice.unwrap_or(of_worker).replace("AGENT", row.agent.as_str());
+    // Without its number the turn is found in the list.
+    let found = error.turn.map_or(format!("turns {} --failed", row.agent), |turn| format!("turns show {turn}"));
+    let advice = advice.replace("turns show ID", &found);
     let text = wrap(&one_line(&error.text, TROUBLE_CHARACTERS_MAX), look.width, "  ");
     let next = wrap(&format!("next: {advice}"), look.width, "  ");
     format!("\n{head} ({times}{} ago)\n{text}{next}", look.age(error.at))

@@ -70,7 +70,7 @@ impl Place {
         for end in ended {
             self.tell(FromWorker::Finished(end));
         }
-        self.tell(FromWorker::Ready(Ready { running, isolation: Isolation::Namespace }));
+        self.tell(FromWorker::Ready(Ready { running, isolation: Isolation::Namespace, bounds: Vec::new() }));
     }
 
     pub fn take(&mut self, word: ToWorker) {

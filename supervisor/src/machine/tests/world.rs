@@ -555,7 +555,7 @@ impl World {
                 Stage::Queued => {}
             }
             if !matches!(turn.stage, Stage::Running { .. }) {
-                assert!(machine.turn_deadline().is_some());
+                assert!(machine.turn_deadline(&turn.new.conversation.agent).is_some());
             }
         }
         for (attempt, id) in &machine.attempts {
@@ -566,6 +566,9 @@ impl World {
             );
         }
         for (name, agent) in &machine.agents {
+            // What is kept up agent by agent is what a look at it finds.
+            assert_eq!(machine.overview.row(name), machine.row(name), "{name} after {after:?}");
+            assert_eq!(machine.admission.demand(name), machine.demand(name), "{name} after {after:?}");
             for (lane, turns) in &agent.lanes {
                 assert!(!turns.is_empty(), "lane {lane} of {name} is empty after {after:?}");
                 assert!(turns.iter().all(|id| machine.turns.contains_key(id)), "{lane} of {name} after {after:?}");

@@ -190,6 +190,8 @@ impl World {
             }
             Effect::Tell(FromWorker::Steered(steered)) => self.steers.push(steered.turn),
             Effect::Leave => assert!(!std::mem::replace(&mut self.left, true), "it left twice"),
+            // No limit is configured here.
+            Effect::Look | Effect::LookAtDisk | Effect::PruneLogs => panic!("a look for nothing"),
             Effect::Journal(_) | Effect::End(_) | Effect::Kill(_) | Effect::ReadRollout { .. } | Effect::Tell(_) => {}
         }
     }
