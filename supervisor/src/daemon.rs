@@ -271,7 +271,7 @@ impl Daemon {
                 Some(()) = inbox.interrupt.recv() => self.handle(Input::ShutDown),
                 Some(()) = inbox.hangup.recv() => self.reload(None),
                 () = sleep(wait) => self.handle(Input::Timeout),
-                () = fed(watchdog.as_mut(), &store) => notify::alive(),
+                () = notify::fed(watchdog.as_mut(), || store.pulse()) => notify::alive(),
             }
         }
     }
@@ -390,13 +390,6 @@ async fn front(pending: &mut VecDeque<Group>) -> Result<(), crate::store::Commit
 async fn sleep(wait: Option<Duration>) {
     match wait {
         Some(wait) => tokio::time::sleep(wait).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn fed(watchdog: Option<&mut Watchdog>, store: &Store) {
-    match watchdog {
-        Some(watchdog) => watchdog.fed(|| store.pulse()).await,
         None => std::future::pending().await,
     }
 }

@@ -77,6 +77,17 @@ impl Watchdog {
     }
 }
 
+/// As [`Watchdog::fed`]; without one it never resolves.
+pub async fn fed<P>(watchdog: Option<&mut Watchdog>, ask: impl Fn() -> P)
+where
+    P: Future<Output = bool> + Send + 'static,
+{
+    match watchdog {
+        Some(watchdog) => watchdog.fed(ask).await,
+        None => std::future::pending().await,
+    }
+}
+
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "systemd was not told");

@@ -216,12 +216,14 @@ reload() {
 # supervisor turns them on again, and the limits are back.
 controllers() {
     local limit
+    within "hog ready" row_is hog state ready
     holds "controllers below the unit" "$(cat "$cg/cgroup.subtree_control")" memory
     limit=$(cat "$cg"/cofferdam-*/hog/memory.max)
     equal "limit of hog" "$limit" $((600 << 20))
     begin controllers
     systemctl restart "$UNIT"
     finish controllers
+    within "hog taken over" row_is hog state ready
     holds "controllers below the unit" "$(cat "$cg/cgroup.subtree_control")" memory
     equal "limit of hog after the restart" "$(cat "$cg"/cofferdam-*/hog/memory.max)" "$limit"
 }

@@ -103,7 +103,7 @@ fn answer(effect: Effect) -> Option<Vec<Input>> {
         Effect::Sweep(agent, run) => Some(vec![Input::Swept(agent, run, Swept { journal: None, ..Swept::default() })]),
         Effect::Spawn(agent, run) => {
             let linked = Linked { incarnation: run, pid: 2, accord: Accord::Full };
-            let ready = Ready { running: Vec::new(), isolation: Isolation::Untried };
+            let ready = Ready { running: Vec::new(), isolation: Isolation::Untried, bounds: Vec::new() };
             Some(vec![
                 Input::Spawned(agent.clone(), run, 2),
                 Input::Linked(agent.clone(), linked),
