@@ -233,7 +233,6 @@ impl Daemon {
     /// The loop. Ends when the machine wants to leave, or when the ledger has left us.
     async fn rounds(&mut self, inbox: &mut Inbox) -> ExitCode {
         let mut watchdog = Watchdog::of_process();
-        let store = Arc::clone(&self.store);
         loop {
             self.flush();
             if self.leaving {
@@ -246,8 +245,7 @@ impl Daemon {
                 );
                 return ExitCode::SUCCESS;
             }
-            let due = self.machine.deadline().map(|(tick, _)| tick);
-            let due = due.into_iter().chain(self.leave_by).min();
+            let due = self.machine.deadline().map(|(tick, _)| tick).into_iter().chain(self.leave_by).min();
             let wait = due.map(|tick| Clock::until(now, tick));
             tokio::select! {
                 committed = front(&mut self.pending) => {
@@ -271,7 +269,7 @@ impl Daemon {
                 Some(()) = inbox.interrupt.recv() => self.handle(Input::ShutDown),
                 Some(()) = inbox.hangup.recv() => self.reload(None),
                 () = sleep(wait) => self.handle(Input::Timeout),
-                () = notify::fed(watchdog.as_mut(), || store.pulse()) => notify::alive(),
+                () = notify::fed(watchdog.as_mut(), || self.store.pulse()) => notify::alive(),
             }
         }
     }

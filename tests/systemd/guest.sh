@@ -232,7 +232,7 @@ controllers() {
 out_of_memory() {
     local ended
     begin memory
-    ended=$(cofferdam send hog '[[tool head -c 1500M /dev/zero | tail -c 1]] eat' --json | jq -r 'select(.event == "finished") | "\(.outcome) \(.class)"')
+    ended=$(cofferdam send hog '[[tool head -c 900M /dev/zero | tail]] eat' --json | jq -r 'select(.event == "finished") | "\(.outcome) \(.class)"')
     equal "end of hog" "$ended" "failed out_of_memory"
     grep -h '^oom_kill [1-9]' "$cg"/cofferdam-*/hog/memory.events
     equal "isolation of hog" "$(row hog isolation)" namespace+cgroup
