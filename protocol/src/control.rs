@@ -456,6 +456,10 @@ pub struct QueueRow {
     pub accepted_at: u64,
     /// The first line of what was asked.
     pub prompt: String,
+    /// What it does, if it runs.
+    pub phase: Option<String>,
+    /// Since when, in Unix milliseconds.
+    pub phase_since: Option<u64>,
 }
 
 /// Frame kind of a request.

@@ -117,6 +117,12 @@ pub enum Phase {
     Retrying,
     /// The turn is being stopped.
     Stopping,
+    /// The model has been asked and has not answered yet.
+    Waiting,
+    /// Codex or its tree works and says nothing.
+    Busy,
+    /// No sign of life: no output, no work, no writing.
+    Silent,
 }
 
 impl Phase {
@@ -125,12 +131,20 @@ impl Phase {
         match self {
             Self::Starting => "starting",
             Self::Thinking => "thinking",
-            Self::Tool => "running",
+            Self::Tool => "in a tool",
             Self::Compacting => "compacting",
             Self::Answering => "answering",
             Self::Retrying => "retrying",
             Self::Stopping => "stopping",
+            Self::Waiting => "waiting on the model",
+            Self::Busy => "busy",
+            Self::Silent => "silent",
         }
+    }
+
+    /// The phase with its detail, as a person reads it: `in a tool: make test`.
+    pub fn with(self, detail: &str) -> String {
+        if detail.is_empty() { self.as_str().to_owned() } else { format!("{}: {detail}", self.as_str()) }
     }
 }
 
@@ -145,6 +159,8 @@ pub struct Progress {
     pub detail: String,
     /// News of this attempt that were dropped since the last that came through.
     pub dropped: u32,
+    /// For how long it has been so, in milliseconds: this word may come long after the fact.
+    pub for_ms: u64,
 }
 
 /// More of the answer.
@@ -167,7 +183,8 @@ pub struct Steered {
     pub taken: bool,
 }
 
-/// Evidence of life: every 2 s while a turn runs, every 30 s otherwise.
+/// Evidence of life, written by the worker's own loop: every third of [`crate::to_worker::Clocks::heartbeat_ms`], and at
+/// least every 2 s while a turn runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beat {
     /// Attempts that run.

@@ -188,7 +188,7 @@ pub struct Limits {
 pub struct Clocks {
     /// From the start of a Codex child to its first event.
     pub first_event_ms: u64,
-    /// Without any sign of life while no tool runs.
+    /// Without any sign of life: no output, no work of the tree, no writing.
     pub silence_ms: u64,
     /// A whole turn.
     pub turn_ms: u64,
@@ -200,6 +200,8 @@ pub struct Clocks {
     pub orphan_after_ms: u64,
     /// From a polite end of a Codex child to the next, harder step.
     pub stop_grace_ms: u64,
+    /// Without a word of the worker itself, after which its supervisor replaces it.
+    pub heartbeat_ms: u64,
 }
 
 /// Try this turn.

@@ -14,6 +14,7 @@ mod hear;
 mod log;
 mod looks;
 mod perform;
+mod pulse;
 mod served;
 mod telegram;
 mod texts;
@@ -101,6 +102,7 @@ struct Daemon {
     sampler: Arc<Mutex<Sampler>>,
     /// Where agents have cgroups, if they can.
     groups: Option<Arc<Groups>>,
+    pulse: pulse::Pulse,
     leaving: bool,
     /// The tick at which we leave even if the ledger takes nothing.
     leave_by: Option<u64>,
@@ -223,6 +225,7 @@ async fn start(config: Config, environment: Environment) -> Result<Started, (u8,
         last_receipt: 0,
         sampler: Arc::new(Mutex::new(sampler)),
         groups,
+        pulse: pulse::Pulse::begin(clock.now().tick),
         leaving: false,
         leave_by: None,
     };
@@ -245,8 +248,9 @@ impl Daemon {
                 );
                 return ExitCode::SUCCESS;
             }
-            let due = self.machine.deadline().map(|(tick, _)| tick).into_iter().chain(self.leave_by).min();
-            let wait = due.map(|tick| Clock::until(now, tick));
+            let due = self.machine.deadline().map_or(u64::MAX, |(tick, _)| tick);
+            let due = due.min(self.leave_by.unwrap_or(u64::MAX));
+            let wait = Clock::until(now, due.min(self.pulse.due()));
             tokio::select! {
                 committed = front(&mut self.pending) => {
                     if let Err(error) = committed {
@@ -268,7 +272,7 @@ impl Daemon {
                 Some(()) = inbox.terminate.recv() => self.handle(Input::Leave),
                 Some(()) = inbox.interrupt.recv() => self.handle(Input::ShutDown),
                 Some(()) = inbox.hangup.recv() => self.reload(None),
-                () = sleep(wait) => self.handle(Input::Timeout),
+                () = tokio::time::sleep(wait) => self.timeout(due),
                 () = notify::fed(watchdog.as_mut(), || self.store.pulse()) => notify::alive(),
             }
         }
@@ -276,6 +280,7 @@ impl Daemon {
 
     /// Gives an input to the machine and queues what it wants.
     fn handle(&mut self, input: Input) {
+        self.feel_pulse();
         let now = self.clock.now();
         let mut effects = Vec::new();
         tracing::trace!(?input, state = self.machine.word(), "input");
@@ -381,13 +386,6 @@ async fn front(pending: &mut VecDeque<Group>) -> Result<(), crate::store::Commit
             }
             committed
         }
-        None => std::future::pending().await,
-    }
-}
-
-async fn sleep(wait: Option<Duration>) {
-    match wait {
-        Some(wait) => tokio::time::sleep(wait).await,
         None => std::future::pending().await,
     }
 }

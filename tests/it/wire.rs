@@ -62,6 +62,7 @@ fn configure() -> Configure {
             idle_after_ms: 5,
             orphan_after_ms: 6,
             stop_grace_ms: 7,
+            heartbeat_ms: 8,
         },
     }
 }
@@ -114,7 +115,7 @@ fn from_worker() -> Vec<FromWorker> {
         }),
         FromWorker::Begun(attempt),
         FromWorker::Started(Started { attempt, thread: "t".into(), isolation: Isolation::BestEffort }),
-        FromWorker::Progress(Progress { attempt, phase: Phase::Tool, detail: "make".into(), dropped: 2 }),
+        FromWorker::Progress(Progress { attempt, phase: Phase::Tool, detail: "make".into(), dropped: 2, for_ms: 3 }),
         FromWorker::Delta(Delta { attempt, text: "so".into() }),
         FromWorker::Steered(Steered { attempt, turn: TurnId(7), taken: true }),
         FromWorker::Beat(Beat { running: 1, children: 2 }),

@@ -10,6 +10,7 @@
 //! What an effect answers at once (a rollout that was read) becomes the next input of the same round.
 
 mod effects;
+mod look;
 
 use crate::args::Args;
 use crate::clock::{self, Clock};
@@ -39,8 +40,11 @@ use tokio::time::sleep_until;
 /// Between two beats while something runs, in milliseconds.
 const BEAT_BUSY_MS: u64 = 2000;
 
-/// Between two beats of an idle worker, in milliseconds: it must not wake the host for nothing.
-const BEAT_IDLE_MS: u64 = 30_000;
+/// The longest pause between two beats, in milliseconds: orphans are reaped with them.
+const BEAT_MS_MAX: u64 = 30_000;
+
+/// Beats within the time after which the supervisor gives a silent worker up: two may be late.
+const BEATS_PER_TIMEOUT: u64 = 3;
 
 /// Events that wait for the loop, of each source. Beyond it the source waits, and that is the back-pressure.
 const EVENTS_MAX: usize = 64;
@@ -136,6 +140,7 @@ struct Driver {
     /// Where the size of the agent's folder is told.
     disk_sender: mpsc::Sender<u64>,
     children: BTreeMap<ChildId, Handle>,
+    looks: look::Looks,
     session: Option<Session>,
     /// The session has been told to the machine.
     linked: bool,
@@ -162,7 +167,7 @@ impl Driver {
         let texts = Texts::new(&args.agent_dir);
         texts.tidy(&reading.open.keys().copied().collect());
         let clock = Clock::start();
-        let beat_due = Tick(clock.now().0 + BEAT_IDLE_MS);
+        let beat_due = clock.now();
         Self {
             args: args.clone(),
             machine: Machine::new(args.incarnation.0),
@@ -174,6 +179,7 @@ impl Driver {
             child_sender,
             disk_sender,
             children: BTreeMap::new(),
+            looks: look::Looks::default(),
             session: None,
             linked: false,
             waiting: VecDeque::new(),
@@ -186,6 +192,7 @@ impl Driver {
 
     fn fire_due(&mut self) -> Result<(), JournalError> {
         let now = self.clock.now();
+        self.beat_due = self.beat_by(now);
         if now >= self.beat_due {
             self.beat(now);
         }
@@ -200,17 +207,19 @@ impl Driver {
     }
 
     fn beat_by(&self, now: Tick) -> Tick {
-        if self.is_busy() { self.beat_due.min(Tick(now.0 + BEAT_BUSY_MS)) } else { self.beat_due }
+        self.beat_due.min(Tick(now.0 + self.beat_pause_ms()))
     }
 
-    fn is_busy(&self) -> bool {
-        self.machine.running() > 0 || self.machine.children() > 0
+    /// The beat is written by this loop, so that one which is stopped or spins is found by its silence.
+    fn beat_pause_ms(&self) -> u64 {
+        let busy = self.machine.running() > 0 || self.machine.children() > 0;
+        let longest = if busy { BEAT_BUSY_MS } else { BEAT_MS_MAX };
+        (self.machine.heartbeat_ms() / BEATS_PER_TIMEOUT).min(longest)
     }
 
     fn beat(&mut self, now: Tick) {
         self.nursery.reap();
-        let pause = if self.is_busy() { BEAT_BUSY_MS } else { BEAT_IDLE_MS };
-        self.beat_due = Tick(now.0 + pause);
+        self.beat_due = Tick(now.0 + self.beat_pause_ms());
         if self.linked {
             self.tell(FromWorker::Beat(Beat { running: self.machine.running(), children: self.machine.children() }));
         }
@@ -356,7 +365,10 @@ impl Driver {
                 }
                 Ok(())
             }
-            Event::Spawned(id, pid) => self.take(Input::Spawned(id, pid)),
+            Event::Spawned(id, pid) => {
+                self.looks.begin(id, pid);
+                self.take(Input::Spawned(id, pid))
+            }
             Event::SpawnFailed(id, failure) => {
                 self.children.remove(&id);
                 self.take(Input::SpawnFailed(id, failure))
@@ -369,6 +381,7 @@ impl Driver {
             Event::Line(id, Line::TooLong(bytes), _) => self.take(Input::LineTooLong(id, bytes)),
             Event::Exited(id, exit) => {
                 self.children.remove(&id);
+                self.looks.end(id);
                 self.take(Input::Exited(id, exit))
             }
         }
@@ -417,6 +430,7 @@ pub(crate) mod tests {
                 idle_after_ms: 600_000,
                 orphan_after_ms: 600_000,
                 stop_grace_ms: 2000,
+                heartbeat_ms: 15_000,
             },
         }
     }

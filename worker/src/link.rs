@@ -407,7 +407,8 @@ mod tests {
         let kept: Vec<bool> = queue.frames.iter().map(|(d, _)| d.is_none()).collect();
         assert_eq!(kept.iter().filter(|k| **k).count(), 1);
         assert_eq!(queue.bytes, queue.frames.iter().map(|(_, b)| b.len()).sum::<usize>());
-        let progress = Progress { attempt: AttemptId(1), phase: Phase::Tool, detail: String::new(), dropped: 0 };
+        let progress =
+            Progress { attempt: AttemptId(1), phase: Phase::Tool, detail: String::new(), dropped: 0, for_ms: 0 };
         assert!(queue.push(FromWorker::Progress(progress)));
         let (_, last) = queue.frames.back().unwrap();
         let mut reader = FrameReader::new();

@@ -18,10 +18,20 @@ pub struct Usage {
     pub rss_bytes: u64,
     /// Processes and threads, as `pids.max` of a cgroup counts them.
     pub processes: u32,
-    /// Processor time since each process began, in milliseconds. Falls when a process of the tree ends.
+    /// Processor time since each process began, with that of children that were waited for, in milliseconds. Falls when a
+    /// process of the tree ends and nobody of the tree has waited for it.
     pub cpu_ms: u64,
-    /// Bytes read and written through system calls, pipes and sockets included. Falls when a process ends.
+    /// Bytes read and written through system calls, pipes and sockets included, counted like the time.
     pub io_bytes: u64,
+}
+
+/// One process at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// What it uses.
+    pub usage: Usage,
+    /// The kernel's letter: `R`, `S`, `D`, `T` stopped, `t` traced, `Z` dead.
+    pub state: char,
 }
 
 /// Processes that are looked at in one tree. A larger tree has passed every bound that can be configured for memory or
@@ -40,7 +50,7 @@ pub fn of_tree(pid: u32) -> Usage {
 pub fn of(pids: &[u32]) -> Usage {
     let mut sum = Usage::default();
     for pid in pids.iter().take(LOOKED_AT_MAX) {
-        sum.add(of_process(*pid));
+        sum.add(of_process(*pid).map_or_else(Usage::default, |process| process.usage));
     }
     let rest = u32::try_from(pids.len().saturating_sub(LOOKED_AT_MAX)).unwrap_or(u32::MAX);
     sum.processes = sum.processes.saturating_add(rest);
@@ -82,20 +92,20 @@ pub fn of_folder(dir: &Path) -> u64 {
     bytes
 }
 
-fn of_process(pid: u32) -> Usage {
-    let status = read(pid, "status");
-    if status.is_empty() {
-        return Usage::default();
-    }
+/// Looks at one process; `None` if there is none. Bytes that may not be read are 0.
+pub fn of_process(pid: u32) -> Option<Process> {
+    let (stat, status) = (read(pid, "stat"), read(pid, "status"));
+    let state = fields(&stat)?.first()?.chars().next()?;
     let kib = |name: &str| number(&status, name).unwrap_or(0);
     let io = read(pid, "io");
     let bytes = |name: &str| number(&io, name).unwrap_or(0);
-    Usage {
+    let usage = Usage {
         rss_bytes: kib("RssAnon:").saturating_add(kib("RssShmem:")).saturating_mul(1024),
         processes: number(&status, "Threads:").and_then(|n| u32::try_from(n).ok()).unwrap_or(1),
-        cpu_ms: cpu_ms(&read(pid, "stat")),
+        cpu_ms: cpu_ms(&stat),
         io_bytes: bytes("rchar:").saturating_add(bytes("wchar:")),
-    }
+    };
+    Some(Process { usage, state })
 }
 
 fn read(pid: u32, file: &str) -> String {
@@ -108,11 +118,16 @@ fn number(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
 }
 
-/// User and system time of `/proc/PID/stat`, whose second field may itself hold blanks and brackets.
+/// The fields of `/proc/PID/stat` behind the name, which may itself hold blanks and brackets.
+fn fields(stat: &str) -> Option<Vec<&str>> {
+    Some(stat.rsplit_once(") ")?.1.split_whitespace().collect())
+}
+
+/// User and system time, with that of children that were waited for.
 fn cpu_ms(stat: &str) -> u64 {
-    let Some((_, fields)) = stat.rsplit_once(") ") else { return 0 };
-    let ticks: u64 = fields.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
-    ticks.saturating_mul(1000 / TICKS_PER_S)
+    let fields = fields(stat).unwrap_or_default();
+    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+    (11..=14).map(ticks).fold(0, u64::saturating_add).saturating_mul(1000 / TICKS_PER_S)
 }
 
 #[cfg(test)]

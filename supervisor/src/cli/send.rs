@@ -97,7 +97,7 @@ impl Telling<'_> {
             }
             SendEvent::Queued { position, .. } => self.line(&format!("waits, {position} before it")),
             SendEvent::Joined { into, .. } => self.line(&format!("joined turn {into}, which runs")),
-            SendEvent::Progress { phase, detail, .. } => self.line(format!("{phase} {detail}").trim_end()),
+            SendEvent::Progress { phase, detail, .. } => self.line(format!("{phase}: {detail}").trim_end_matches(": ")),
             SendEvent::Delta { .. } => {}
             SendEvent::Refused { reason } => {
                 self.clear();
@@ -260,7 +260,7 @@ mod tests {
     fn the_answer_is_alone_on_standard_output() {
         let (out, err, failure) = tell(false, true, &events("completed", None, "Hello.\n"));
         assert_eq!(out, "Hello.\n");
-        let told = "turn 12\nwaits, 1 before it\nthinking\nrunning ls\u{fffd}[2J\n";
+        let told = "turn 12\nwaits, 1 before it\nthinking\nrunning: ls\u{fffd}[2J\n";
         assert_eq!(err, format!("{told}turn 12, 3.2s, openai/gpt-5.5 on codex, 2 attempts\n"));
         assert!(failure.is_none());
     }

@@ -96,6 +96,7 @@ fn agent(
         silence_timeout: section.get("silence_timeout"),
         first_event_timeout: section.get("first_event_timeout"),
         compaction_timeout: section.get("compaction_timeout"),
+        heartbeat_timeout: section.get("heartbeat_timeout"),
         idle_after: section.get("idle_after"),
         stop_grace: section.get("stop_grace"),
         orphan_after: orphan_after(section, base.world),

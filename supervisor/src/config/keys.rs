@@ -105,6 +105,8 @@ const MIB: u64 = 1 << 20;
 
 /// A timeout: ten milliseconds let a test be quick, thirty days are longer than any turn.
 const TIMEOUT: Kind = Kind::Duration(10, 30 * DAY);
+/// A heartbeat: below two seconds a busy host would be taken for a dead worker.
+const HEARTBEAT: Kind = Kind::Duration(2 * SECOND, DAY);
 /// A pause, which may be none.
 const PAUSE: Kind = Kind::Duration(0, 30 * DAY);
 
@@ -157,6 +159,7 @@ pub const KEYS: &[Key] = &[
     key("agents.*.silence_timeout", TIMEOUT, Value("10m"), "the longest silence of Codex within a turn"),
     key("agents.*.first_event_timeout", TIMEOUT, Value("2m"), "the longest wait for the first event of a turn"),
     key("agents.*.compaction_timeout", TIMEOUT, Value("10m"), "the longest compaction"),
+    key("agents.*.heartbeat_timeout", HEARTBEAT, Value("15s"), "the longest silence of its worker, which is then killed with its tree and replaced"),
     key("agents.*.idle_after", PAUSE, Value("10m"), "how long a Codex child without a turn stays"),
     key("agents.*.stop_grace", PAUSE, Value("10s"), "time between the request to end and the kill"),
     key("agents.*.orphan_after", PAUSE, Value("10m"), "how long a worker without supervisor and work stays; 24h under the shipped unit, which sets COFFERDAM_ORPHAN_AFTER"),

@@ -127,6 +127,8 @@ pub struct Agent {
     pub first_event_timeout: Duration,
     /// The longest compaction.
     pub compaction_timeout: Duration,
+    /// The longest silence of its worker.
+    pub heartbeat_timeout: Duration,
     /// How long a Codex child without a turn stays.
     pub idle_after: Duration,
     /// What a worker gets between the request to end and the kill.

@@ -234,6 +234,7 @@ fn the_defaults_of_the_table_are_those_of_the_code() {
         ("agents.*.silence_timeout", show_duration(a.silence_timeout)),
         ("agents.*.first_event_timeout", show_duration(a.first_event_timeout)),
         ("agents.*.compaction_timeout", show_duration(a.compaction_timeout)),
+        ("agents.*.heartbeat_timeout", show_duration(a.heartbeat_timeout)),
         ("agents.*.idle_after", show_duration(a.idle_after)),
         ("agents.*.stop_grace", show_duration(a.stop_grace)),
         ("agents.*.orphan_after", show_duration(a.orphan_after)),

@@ -23,6 +23,7 @@ impl Daemon {
             Effect::Configure(agent) => self.configure(&agent),
             Effect::Terminate(agent, pid) => self.signal(&agent, pid, false),
             Effect::Kill(agent, pid) => self.signal(&agent, pid, true),
+            Effect::ReadOut(agent, incarnation) => self.read_out(agent, incarnation),
             Effect::Sweep(agent, incarnation) => self.sweep(agent, incarnation),
             Effect::Hear(bot, offset) => self.hear(&bot, offset),
             Effect::Unhear(bot) => self.unhear(&bot),

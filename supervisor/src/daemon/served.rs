@@ -26,6 +26,8 @@ pub(super) fn setup(config: &Config, environment: &Environment, ledger: u64) -> 
             queue_max: agent.queue_max,
             queue: queue_mode(agent.queue),
             stop_grace_ms: ms(agent.stop_grace),
+            turn_ms: ms(agent.turn_timeout),
+            heartbeat_ms: ms(agent.heartbeat_timeout),
             served,
         };
         (name.clone(), policy)
@@ -121,6 +123,7 @@ pub(super) fn configure(
             idle_after_ms: ms(agent.idle_after),
             orphan_after_ms: ms(agent.orphan_after),
             stop_grace_ms: ms(agent.stop_grace),
+            heartbeat_ms: ms(agent.heartbeat_timeout),
         },
     })
 }

@@ -138,6 +138,16 @@ impl Daemon {
         }
     }
 
+    /// Asks the session of a silent worker whether anything has arrived. Without a session there is nothing to read.
+    pub(super) fn read_out(&mut self, agent: AgentName, incarnation: Incarnation) {
+        let worker = self.workers.get(&agent).filter(|worker| worker.incarnation == incarnation);
+        let asked = worker.and_then(|worker| worker.session.as_ref()).is_some_and(Session::read_out);
+        if !asked {
+            let words = self.words.clone();
+            tokio::spawn(async move { say(&words, Word::Input(Input::ReadOut(agent, incarnation))).await });
+        }
+    }
+
     pub(super) fn sweep(&mut self, agent: AgentName, incarnation: Incarnation) {
         self.workers.remove(&agent);
         let dir = self.config.agent_dir(&agent);
@@ -165,6 +175,7 @@ impl Daemon {
                     Word::Input(Input::Said(agent, incarnation, FromWorker::Finished(end)))
                 });
             }
+            Happened::ReadOut => self.handle(Input::ReadOut(agent, incarnation)),
             Happened::Said(word) => self.handle(Input::Said(agent, incarnation, word)),
         }
     }

@@ -140,7 +140,7 @@ mod tests {
 
     fn progress(attempt: u64, detail: &str) -> FromWorker {
         let (attempt, detail) = (AttemptId(attempt), detail.to_owned());
-        FromWorker::Progress(Progress { attempt, phase: Phase::Tool, detail, dropped: 0 })
+        FromWorker::Progress(Progress { attempt, phase: Phase::Tool, detail, dropped: 0, for_ms: 0 })
     }
 
     fn delta(attempt: u64) -> FromWorker {

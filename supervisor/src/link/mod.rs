@@ -13,6 +13,7 @@
 mod dial;
 mod gate;
 mod session;
+mod write;
 
 pub use dial::{DialError, Dialled, HELLO_MS, Target, dial};
 pub use gate::{COST_PER_WINDOW_MAX, NEWS_AT_ONCE_MAX, WINDOW_MS};

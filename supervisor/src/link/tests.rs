@@ -45,7 +45,7 @@ fn beat(children: u32) -> FromWorker {
 }
 
 fn progress(detail: String) -> FromWorker {
-    FromWorker::Progress(Progress { attempt: AttemptId(1), phase: Phase::Tool, detail, dropped: 0 })
+    FromWorker::Progress(Progress { attempt: AttemptId(1), phase: Phase::Tool, detail, dropped: 0, for_ms: 0 })
 }
 
 fn begin(text: String) -> ToWorker {
@@ -260,6 +260,7 @@ async fn a_flood_of_progress_is_thinned_and_the_end_arrives() {
                 assert_eq!(said, beat(9));
                 beats += 1;
             }
+            Happened::ReadOut => panic!("nobody asked"),
             Happened::Lost(why) => panic!("{why}"),
         }
     }
@@ -288,6 +289,28 @@ async fn a_flood_that_must_arrive_is_pushed_back_and_starves_nobody() {
         assert!(before <= 2 * NEWS_AT_ONCE_MAX + 16, "one worker starves the other");
     }
     flood.abort();
+}
+
+#[tokio::test]
+async fn reading_out_is_answered_behind_all_that_had_arrived() {
+    let place = place();
+    let (sender, mut news) = mpsc::channel(64);
+    let (session, mut worker) = session(&place, sender).await;
+    assert!(session.read_out());
+    assert_eq!(next(&mut news).await, Happened::ReadOut, "nothing had arrived");
+    for n in 0..20 {
+        worker.write_all(&bytes(&beat(n))).await.unwrap();
+    }
+    assert!(session.read_out());
+    for n in 0..20 {
+        assert_eq!(next(&mut news).await, Happened::Said(beat(n)));
+    }
+    assert_eq!(next(&mut news).await, Happened::ReadOut);
+    // A frame that is cut off in the middle is no word.
+    let whole = bytes(&beat(1));
+    worker.write_all(&whole[..whole.len() - 1]).await.unwrap();
+    assert!(session.read_out());
+    assert_eq!(next(&mut news).await, Happened::ReadOut);
 }
 
 #[tokio::test]

@@ -104,6 +104,8 @@ impl Machine {
                     place,
                     accepted_at: turn.new.at,
                     prompt: first_line(&turn.new.prompt),
+                    phase: turn.doing.as_ref().filter(|_| turn.runs()).map(|d| d.phase.with(&d.detail)),
+                    phase_since: turn.doing.as_ref().filter(|_| turn.runs()).map(super::Doing::since),
                 });
             }
         }

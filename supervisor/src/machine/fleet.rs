@@ -15,10 +15,6 @@ const WORKER_ALERT_PAUSE_MS: u64 = 60_000;
 /// Limits that a worker may tell of: more than there are keys.
 const BOUNDS_MAX: usize = 32;
 
-/// A worker with running turns beats every 2 s; so long without a word, and it is given up. Milliseconds.
-const BUSY_SILENCE_MS: u64 = 60_000;
-/// A worker without turns beats every 30 s. Milliseconds.
-const IDLE_SILENCE_MS: u64 = 120_000;
 /// Longest words about an end that are kept, in bytes.
 const EXIT_WORDS_MAX: usize = 300;
 
@@ -36,6 +32,7 @@ impl Machine {
             Input::Linked(name, linked) => {
                 if let Some(agent) = self.agents.get_mut(&name) {
                     agent.heard_at = now.tick;
+                    agent.heart = super::heartbeat::Heart::default();
                 }
                 self.live(now, &name, Life::Linked(linked), effects);
             }
@@ -58,6 +55,7 @@ impl Machine {
                 self.live(now, &name, Life::Exited(incarnation), effects);
             }
             Input::Swept(name, incarnation, swept) => self.swept(now, &name, incarnation, &swept, effects),
+            Input::ReadOut(name, incarnation) => self.read_out(now, &name, incarnation, effects),
             Input::Update(..)
             | Input::Polling(..)
             | Input::Delivered(..)
@@ -68,6 +66,7 @@ impl Machine {
             | Input::Reloaded(..)
             | Input::ReloadRefused(..)
             | Input::Leave
+            | Input::Lagged(_)
             | Input::ShutDown
             | Input::LedgerStuck(_)
             | Input::LedgerWell
@@ -178,7 +177,7 @@ impl Machine {
                 self.started(now, name, started, effects);
             }
             FromWorker::Progress(progress) => self.progress(now, name, &progress, effects),
-            FromWorker::Delta(delta) => self.delta(name, &delta, effects),
+            FromWorker::Delta(delta) => self.delta(now, name, &delta, effects),
             FromWorker::Steered(s) => self.steered(now, name, &s, effects),
             FromWorker::Note(text) => {
                 let text = protocol::text::clip(&text, 2_000).to_owned();
@@ -205,12 +204,6 @@ impl Machine {
         self.alert(now, name, &format!("\u{26a0}\u{fe0f} Agent {name}: {text}"), effects);
     }
 
-    fn hear(&mut self, name: &AgentName, incarnation: Incarnation, now: Now) -> bool {
-        let Some(agent) = self.agents.get_mut(name).filter(|a| a.life.is_present(incarnation)) else { return false };
-        agent.heard_at = now.tick;
-        true
-    }
-
     fn ready(
         &mut self,
         now: Now,
@@ -233,23 +226,20 @@ impl Machine {
     fn progress(&mut self, now: Now, name: &AgentName, progress: &Progress, effects: &mut Vec<Effect>) {
         let Some(turn) = self.turn_of(progress.attempt, name) else { return };
         let detail = protocol::text::clip(&progress.detail, 200).to_owned();
-        let same = turn.doing.as_ref().is_some_and(|d| d.phase == progress.phase && d.detail == detail);
-        if !same {
-            turn.doing =
-                Some(Doing { phase: progress.phase, detail: detail.clone(), since_tick: now.tick, since: now.wall });
-        }
+        turn.doing =
+            Some(Doing { phase: progress.phase, detail: detail.clone(), seen: now, before_ms: progress.for_ms });
         let event = SendEvent::Progress { turn: turn.new.id, phase: progress.phase.as_str().to_owned(), detail };
         for caller in &turn.callers {
             effects.push(Effect::Reply(*caller, Reply::Event(event.clone())));
         }
     }
 
-    fn delta(&mut self, name: &AgentName, delta: &Delta, effects: &mut Vec<Effect>) {
+    fn delta(&mut self, now: Now, name: &AgentName, delta: &Delta, effects: &mut Vec<Effect>) {
         let Some(turn) = self.turn_of(delta.attempt, name) else { return };
         if let Some(doing) = &mut turn.doing
-            && doing.phase == Phase::Thinking
+            && matches!(doing.phase, Phase::Thinking | Phase::Waiting | Phase::Busy | Phase::Silent)
         {
-            doing.phase = Phase::Answering;
+            *doing = Doing { phase: Phase::Answering, detail: String::new(), seen: now, before_ms: 0 };
         }
         let event = SendEvent::Delta { turn: turn.new.id, text: delta.text.clone() };
         for caller in &turn.callers {
@@ -334,17 +324,6 @@ impl Machine {
         self.rested(now, name, effects);
     }
 
-    /// A worker that gives no sign of life is killed; its replacement reads its journal.
-    pub(super) fn wedged(&mut self, now: Now, name: &AgentName, why: &str, effects: &mut Vec<Effect>) {
-        if let Some(agent) = self.agents.get_mut(name) {
-            agent.heard_at = now.tick;
-            why.clone_into(&mut agent.exit);
-            agent.streak.worker(why, now.wall);
-            Self::event(now, Some(name), None, format!("worker given up: {why}"), effects);
-            self.live(now, name, Life::Wedged, effects);
-        }
-    }
-
     pub(super) fn fleet_deadlines(&mut self, now: Now, name: &AgentName, effects: &mut Vec<Effect>) {
         let Some(agent) = self.agents.get(name) else { return };
         if agent.life.deadline().is_some_and(|by| by <= now.tick) {
@@ -353,19 +332,11 @@ impl Machine {
             }
             self.live(now, name, Life::Timeout, effects);
         }
-        if self.silence_ends(name).is_some_and(|by| by <= now.tick) {
-            self.wedged(now, name, "no sign of life", effects);
-        }
     }
 
-    fn silence_ends(&self, name: &AgentName) -> Option<u64> {
-        let agent = self.agents.get(name).filter(|agent| agent.life.is_heard())?;
-        Some(agent.heard_at + if self.running_of(name) > 0 { BUSY_SILENCE_MS } else { IDLE_SILENCE_MS })
-    }
-
-    /// See [`Machine::fleet_deadlines`].
+    /// See [`Machine::fleet_deadlines`] and [`Machine::look_for_hung`].
     pub(super) fn fleet_deadline(&self, name: &AgentName) -> Option<u64> {
         let life = self.agents.get(name).and_then(|agent| agent.life.deadline());
-        [life, self.silence_ends(name)].into_iter().flatten().min()
+        [life, self.heart_due(name)].into_iter().flatten().min()
     }
 }

@@ -173,6 +173,22 @@ impl Lifecycle {
         }
     }
 
+    /// Our own loop lagged so many milliseconds: what a worker was to do within a time, it may have done meanwhile.
+    pub const fn forgive(&mut self, late_ms: u64) {
+        match &mut self.state {
+            State::Adopting { by, .. } | State::Sweeping { by, .. } | State::Starting { by, .. } => {
+                *by = by.saturating_add(late_ms);
+            }
+            State::Down
+            | State::Up { .. }
+            | State::Draining { .. }
+            | State::Stopping { .. }
+            | State::Killing { .. }
+            | State::Backoff { .. }
+            | State::Failed => {}
+        }
+    }
+
     /// Takes an event at tick `now`. `fresh` is the run that a spawn would be, `jitter` any number.
     pub fn handle(&mut self, now: u64, event: Event, fresh: Incarnation, jitter: u64) -> Vec<Act> {
         match event {

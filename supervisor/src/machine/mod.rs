@@ -17,6 +17,7 @@ mod commands;
 mod control;
 mod endings;
 mod fleet;
+mod heartbeat;
 pub mod joins;
 pub mod lifecycle;
 pub mod nouns;
@@ -49,9 +50,6 @@ use streak::Streak;
 use watched::Watched;
 use words::{Asker, Effect, Input};
 
-/// A timeout that comes so late means that this host or we were stopped meanwhile. Milliseconds.
-const SLEPT_MS: u64 = 5_000;
-
 /// Everything that the supervisor knows while it runs.
 #[derive(Debug)]
 pub struct Machine {
@@ -71,8 +69,8 @@ pub struct Machine {
     ledger_stuck: Option<String>,
     /// Updates that came while the ledger could not take them. Bounded: a bot waits for the receipts of its last batch.
     held: Vec<(ReceiptId, Update)>,
-    /// When the next timeout was due, as of the last input.
-    due: Option<u64>,
+    /// When the next worker may be given up as hung.
+    next_hung_at: u64,
     random: u64,
 }
 
@@ -92,6 +90,8 @@ struct Agent {
     bounds: Vec<Bound>,
     /// Tick of the last word of its worker.
     heard_at: u64,
+    /// What is known of its worker's beat.
+    heart: heartbeat::Heart,
     /// When the state of its worker last changed.
     since: Wall,
     /// How its worker last ended.
@@ -122,6 +122,8 @@ struct Turn {
     callers: BTreeSet<CallerId>,
     status: status::Status,
     accepted_tick: u64,
+    /// The tick at which a worker that has it and does not end it is given up.
+    until: u64,
     /// The conversation's generation when it was sent: an answer after /new does not bring the old thread back.
     generation: u64,
 }
@@ -153,8 +155,22 @@ enum Stage {
 struct Doing {
     phase: Phase,
     detail: String,
-    since_tick: u64,
-    since: Wall,
+    /// When that was heard.
+    seen: Now,
+    /// How long it had been so by then, in milliseconds.
+    before_ms: u64,
+}
+
+impl Doing {
+    /// For how long it has been so, in milliseconds.
+    const fn age(&self, now: Now) -> u64 {
+        now.tick.saturating_sub(self.seen.tick).saturating_add(self.before_ms)
+    }
+
+    /// Since when.
+    const fn since(&self) -> Wall {
+        self.seen.wall.saturating_sub(self.before_ms)
+    }
 }
 
 /// A conversation's current thread.
@@ -201,7 +217,6 @@ impl Machine {
         if self.going == Going::Gone {
             return Self::too_late(&input, effects);
         }
-        self.forgive_our_sleep(now);
         match input {
             // Not taken and not confirmed: the channel keeps it as well.
             Input::Update(receipt, update) if self.ledger_stuck.is_some() => self.held.push((receipt, *update)),
@@ -221,6 +236,7 @@ impl Machine {
             Input::ShutDown => self.shut_down(now, effects),
             Input::LedgerStuck(why) => self.ledger_stuck = Some(why),
             Input::LedgerWell => self.ledger_well(now, effects),
+            Input::Lagged(late_ms) => self.lagged(now, late_ms),
             Input::Timeout => {}
             Input::Spawned(..)
             | Input::SpawnFailed(..)
@@ -229,10 +245,10 @@ impl Machine {
             | Input::LinkLost(..)
             | Input::Said(..)
             | Input::Exited(..)
-            | Input::Swept(..) => self.of_worker(now, input, effects),
+            | Input::Swept(..)
+            | Input::ReadOut(..) => self.of_worker(now, input, effects),
         }
         self.settle(now, effects);
-        self.due = self.deadline().map(|(at, _)| at);
     }
 
     /// We are gone: what comes now is for the next supervisor. Nothing of it is taken, so nothing of it is lost.
@@ -251,19 +267,6 @@ impl Machine {
         }
     }
 
-    /// A timeout that comes far too late means that we slept, not the workers: their words wait behind it.
-    fn forgive_our_sleep(&mut self, now: Now) {
-        let late = self.due.map_or(0, |due| now.tick.saturating_sub(due));
-        if late >= SLEPT_MS {
-            let names: Vec<AgentName> = self.agents.keys().cloned().collect();
-            for name in names {
-                if let Some(agent) = self.agents.get_mut(&name) {
-                    agent.heard_at += late + SLEPT_MS;
-                }
-            }
-        }
-    }
-
     /// What follows from the passing of time and from every input: deadlines, admission, posts, status messages. Only
     /// agents that something is due for, or that may have changed, are looked at.
     fn settle(&mut self, now: Now, effects: &mut Vec<Effect>) {
@@ -274,6 +277,7 @@ impl Machine {
             self.fleet_deadlines(now, &name, effects);
             self.turn_deadlines(now, &name, effects);
         }
+        self.look_for_hung(now, effects);
         self.admit(now, effects);
         for name in self.changed() {
             self.show_status(now, &name, effects);

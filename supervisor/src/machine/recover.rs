@@ -8,6 +8,7 @@ use super::nouns::{Memory, Now, OldAttempt, OpenPost, OpenTurn, PostKind, PostSt
 use super::outbox::Outbox;
 use super::setup::{Agent as Policy, Setup};
 use super::told::{counts, told_detail};
+use super::turns::longest;
 use super::words::Effect;
 use super::{Agent, Bot, Going, Machine, Stage, Thread, Try, Turn};
 use protocol::stable::Finished;
@@ -32,7 +33,7 @@ impl Machine {
             going: Going::Staying,
             ledger_stuck: None,
             held: Vec::new(),
-            due: None,
+            next_hung_at: 0,
             random: seed,
             setup,
         };
@@ -91,6 +92,9 @@ impl Machine {
         turn.remember_tries(&open.attempts, self.setup.agents.get(&conversation.agent));
         if let Some(old) = open.attempts.last().filter(|old| old.outcome.is_none()) {
             turn.stage = Stage::Running { attempt: old.attempt.id, incarnation: old.attempt.incarnation, thread: None };
+            // When it began on this clock is not known: it gets the whole time again.
+            let policy = self.setup.agents.get(&conversation.agent);
+            turn.until = policy.map_or(now.tick, |policy| now.tick.saturating_add(longest(policy)));
             self.attempts.insert(old.attempt.id, id);
             // Somebody wanted a fresh conversation meanwhile: the old thread must not come back with the answer.
             let current = self.threads.entry(conversation.clone()).or_default();

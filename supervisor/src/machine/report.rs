@@ -30,8 +30,8 @@ impl Machine {
                     restarts: agent.life.restarts(),
                     last_error: agent.streak.last().cloned(),
                     since: agent.since,
-                    phase: doing.map(|d| format!("{} {}", d.phase.as_str(), d.detail).trim().to_owned()),
-                    phase_since: doing.map(|d| d.since),
+                    phase: doing.map(|d| d.phase.with(&d.detail)),
+                    phase_since: doing.map(super::Doing::since),
                     isolation: agent.isolation.to_string(),
                     limits: agent.bounds.clone(),
                 }

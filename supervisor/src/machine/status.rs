@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   queued -------- "queued: 2 before this" (at once) --+
-//!   running 5 s --- "thinking, 12 s" -------------------+--> edited at most every 5 s --> removed at the end
+//!   running 5 s --- "in a tool: make, 12 s" -------------------+--> edited at most every 5 s --> removed at the end
 //! ```
 
 use super::nouns::{Chat, Now, PostId, PostKind, Source};
@@ -186,8 +186,7 @@ impl Machine {
             }
             (Stage::Running { .. }, None) => "⏳ starting".to_owned(),
             (Stage::Running { .. }, Some(doing)) => {
-                let detail = if doing.detail.is_empty() { String::new() } else { format!(" {}", doing.detail) };
-                format!("⏳ {}{detail}, {}", doing.phase.as_str(), span(now.tick.saturating_sub(doing.since_tick)))
+                format!("⏳ {}, {}", doing.phase.with(&doing.detail), span(doing.age(now)))
             }
         };
         if let Some(since) = turn.status.running_since {

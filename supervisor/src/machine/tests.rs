@@ -8,6 +8,7 @@
 
 mod agents;
 mod chats;
+mod heartbeat;
 mod ledger;
 mod restarts;
 mod simulation;

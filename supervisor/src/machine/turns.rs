@@ -2,6 +2,7 @@
 
 use super::admission::{Demand, Limits};
 use super::nouns::{Conversation, NewAttempt, NewTurn, Now, Record, Source, UpdateId};
+use super::setup::Agent as Policy;
 use super::words::{Effect, PROMPT_BYTES_MAX};
 use super::{Going, Machine, Stage, Try, Turn};
 use protocol::from_worker::Started;
@@ -13,6 +14,11 @@ use std::collections::{BTreeSet, VecDeque};
 const QUEUED_MAX_MS: u64 = 24 * 60 * 60 * 1_000;
 /// From the wish to stop a turn to the end of a worker that does not react. Milliseconds.
 const STOP_WITHIN_MS: u64 = 20_000;
+/// What a worker gets beyond `turn_timeout` to end a turn by itself: its interrupt, the ladder with its graces, the
+/// proof, and its own start. Milliseconds.
+const TURN_SLACK_MS: u64 = 60_000;
+/// Graces in the longest ladder of a worker, rounded up.
+const TURN_SLACK_GRACES: u64 = 8;
 
 /// A turn that somebody wants.
 #[derive(Debug)]
@@ -175,6 +181,7 @@ impl Machine {
         let attempt = AttemptId(self.last.attempt);
         let thread = current.id.clone();
         turn.stage = Stage::Running { attempt, incarnation, thread: None };
+        turn.until = now.tick.saturating_add(longest(policy));
         turn.doing = None;
         turn.tries.push(Try { attempt, route: route.clone(), thread: thread.clone(), outcome: None });
         self.attempts.insert(attempt, id);
@@ -203,11 +210,15 @@ impl Machine {
         effects: &mut Vec<Effect>,
     ) {
         let mut again = Vec::new();
+        let longest = self.setup.agents.get(name).map_or(0, longest);
         for id in self.ids_of(name) {
             let Some(turn) = self.turns.get_mut(&id) else { continue };
             if let Stage::Running { attempt, incarnation: sent_to, .. } = &mut turn.stage {
                 *sent_to = incarnation;
                 let attempt = *attempt;
+                if !running.contains(&attempt) {
+                    turn.until = turn.until.max(now.tick.saturating_add(longest));
+                }
                 if let Some((_, by)) = &mut turn.stopping {
                     *by = now.tick + STOP_WITHIN_MS;
                 }
@@ -267,9 +278,9 @@ impl Machine {
 
     /// Turns whose time has come: retries go on, waits that are too long end, a worker that does not stop is given up.
     pub(super) fn turn_deadlines(&mut self, now: Now, name: &AgentName, effects: &mut Vec<Effect>) {
-        let mut stuck = false;
+        let mut stuck = None;
         for id in self.ids_of(name) {
-            let Some(turn) = self.turns.get_mut(&id).filter(|turn| turn.due().is_some_and(|by| by <= now.tick)) else {
+            let Some(turn) = self.turns.get_mut(&id).filter(|turn| turn.due() <= now.tick) else {
                 continue;
             };
             match turn.stage {
@@ -278,22 +289,27 @@ impl Machine {
                     self.cancel(now, id, "it waited a whole day without its turn".into(), effects);
                 }
                 Stage::Running { .. } => {
-                    if let Some((_, by)) = &mut turn.stopping {
+                    if let Some((_, by)) = turn.stopping.as_mut().filter(|(_, by)| *by <= now.tick) {
                         *by = now.tick + STOP_WITHIN_MS;
-                        stuck = true;
+                        stuck = Some("it did not stop a turn");
+                    }
+                    if turn.until <= now.tick {
+                        turn.until = now.tick + STOP_WITHIN_MS;
+                        stuck = Some("it did not end a turn whose time was over");
                     }
                 }
             }
         }
         // One that is being started or sought has not heard of the stop yet.
-        if stuck && self.agents.get(name).is_some_and(|agent| agent.life.is_heard()) {
-            self.wedged(now, name, "it did not stop a turn", effects);
+        let heard = self.agents.get(name).is_some_and(|agent| agent.life.is_heard());
+        if let Some(why) = stuck.filter(|_| heard) {
+            self.wedged(now, name, why, effects);
         }
     }
 
     /// See [`Machine::turn_deadlines`].
     pub(super) fn turn_deadline(&self, name: &AgentName) -> Option<u64> {
-        self.turns_of(name).filter_map(Turn::due).min()
+        self.turns_of(name).map(Turn::due).min()
     }
 }
 
@@ -311,16 +327,17 @@ impl Turn {
             callers: BTreeSet::new(),
             status: super::status::Status::default(),
             accepted_tick: tick,
+            until: u64::MAX,
             generation: 0,
         }
     }
 
     /// When something happens to it by itself.
-    fn due(&self) -> Option<u64> {
+    fn due(&self) -> u64 {
         match self.stage {
-            Stage::Pausing { until } => Some(until),
-            Stage::Queued | Stage::Offered => Some(self.accepted_tick + QUEUED_MAX_MS),
-            Stage::Running { .. } => self.stopping.as_ref().map(|(_, by)| *by),
+            Stage::Pausing { until } => until,
+            Stage::Queued | Stage::Offered => self.accepted_tick + QUEUED_MAX_MS,
+            Stage::Running { .. } => self.stopping.as_ref().map_or(self.until, |(_, by)| self.until.min(*by)),
         }
     }
 
@@ -333,6 +350,12 @@ impl Turn {
     pub(super) fn of(&self, agent: &AgentName) -> bool {
         self.new.conversation.agent == *agent
     }
+}
+
+/// How long a worker may have a turn: its own limit and all that it takes to enforce it. Milliseconds.
+pub(super) fn longest(policy: &Policy) -> u64 {
+    let graces = policy.stop_grace_ms.saturating_mul(TURN_SLACK_GRACES);
+    policy.turn_ms.saturating_add(graces).saturating_add(TURN_SLACK_MS)
 }
 
 fn unknown(name: &AgentName) -> String {

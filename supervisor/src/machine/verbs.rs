@@ -283,6 +283,7 @@ impl Agent {
             alert_from: None,
             bounds: Vec::new(),
             heard_at: now.tick,
+            heart: super::heartbeat::Heart::default(),
             since: now.wall,
             exit: String::new(),
             killed: false,

@@ -53,6 +53,10 @@ pub enum Input {
     Exited(AgentName, Incarnation, String),
     /// What a dead worker left has been ended, and its journal read.
     Swept(AgentName, Incarnation, Swept),
+    /// Everything that had arrived from this run when [`Effect::ReadOut`] asked has been given to the machine.
+    ReadOut(AgentName, Incarnation),
+    /// Our own loop came round so many milliseconds late, a second or more: given before the input that came late.
+    Lagged(u64),
     /// The configuration was read again.
     Reloaded(Option<CallerId>, Box<Setup>),
     /// It was read again and is wrong; the report.
@@ -140,6 +144,8 @@ pub enum Effect {
     Kill(AgentName, u32),
     /// End what a dead worker left, read its journal.
     Sweep(AgentName, Incarnation),
+    /// Read everything that has arrived from this run, then answer with [`Input::ReadOut`].
+    ReadOut(AgentName, Incarnation),
     /// Hear a bot from this offset on.
     Hear(String, i64),
     /// Stop to hear it.
@@ -197,6 +203,7 @@ impl Effect {
             // The replies tell what memory holds. A record that the same input happened to make must not hold them up:
             // a ledger that cannot be written is what somebody asks about.
             Self::Kill(..)
+            | Self::ReadOut(..)
             | Self::Typing(_)
             | Self::EditStatus { .. }
             | Self::Look(..)

@@ -49,7 +49,7 @@ const EDGES: [(&str, &str, &str, &str); 14] = [
     ("worker", "codex", "args", "a Codex bears the mark that the worker got at birth"),
     ("worker", "codex", "log", "what Codex says on stderr goes to the agent's log"),
     ("worker", "codex", "sweep", "a turn's end sweeps what its Codex left"),
-    ("worker", "codex", "usage", "an agent's limits are of all that its Codex children use"),
+    ("worker", "codex", "usage", "an agent's limits, and the signs of life, are of all that its Codex children use"),
     ("worker", "journal", "home", "files are opened alike, 0600"),
     ("worker", "link", "args", "the socket's path comes from birth"),
     ("worker", "link", "home", "folders are made alike, 0700"),

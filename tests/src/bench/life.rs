@@ -68,7 +68,7 @@ async fn spawn_once(world: &World, plan: &Plan, round: u64) -> Result<(f64, f64)
         let news = tokio::time::timeout(PATIENCE, heard.recv()).await.ok().flatten();
         match news.ok_or_else(|| Fault("the worker did not become ready".into()))?.happened {
             Happened::Said(FromWorker::Ready(_)) => break,
-            Happened::Said(_) => {}
+            Happened::Said(_) | Happened::ReadOut => {}
             Happened::Lost(why) => return Err(Fault(why)),
         }
     }
@@ -108,6 +108,7 @@ fn configure(workspace: &Path) -> Configure {
             idle_after_ms: 600_000,
             orphan_after_ms: 600_000,
             stop_grace_ms: 500,
+            heartbeat_ms: 15_000,
         },
     }
 }

@@ -43,6 +43,8 @@ impl Fleet {
         // Runs are numbered in the order in which agents are started: by name.
         names.sort();
         let policy = Policy {
+            heartbeat_ms: 15_000,
+            turn_ms: 3_600_000,
             routes: vec![Route { runtime: Runtime::Codex, provider: "openai".into(), model: "gpt-5.5".into() }],
             max_turns: 3,
             queue_max: 64,

@@ -9,13 +9,17 @@
 //!  child.rs       one child's life: lines, the ladder of its end, proof that its tree is gone
 //!  pipe.rs        stdout as bounded lines, the tail of stderr
 //!  rollout.rs     what a turn left in its thread's file
+//!  vitals.rs      one look at a child: what its tree has used up, what has come in
+//!  connections.rs bytes that came in over the TCP connections of a process
 //! ```
 
 pub mod cgroup;
 pub mod child;
+pub mod connections;
 pub mod locate;
 pub mod namespace;
 pub mod nursery;
 pub mod pipe;
 pub mod rollout;
 pub mod spawn;
+pub mod vitals;

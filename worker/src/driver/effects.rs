@@ -29,7 +29,7 @@ impl Driver {
             let name = name_of(&input);
             self.machine.handle(self.clock.now(), input, &mut effects);
             let (running, children) = (self.machine.running(), self.machine.children());
-            if matches!(name, "line" | "looked" | "timeout") {
+            if matches!(name, "line" | "looked" | "measured" | "timeout") {
                 // Many a second while Codex talks: they would bury the rest.
                 tracing::debug!(input = name, effects = effects.len(), running, children);
             } else {
@@ -58,9 +58,13 @@ impl Driver {
                 let read = rollout::read(&self.args.agent_dir.join("codex-home"), &thread, from_bytes);
                 return Ok(Some(Input::RolloutRead(attempt, read)));
             }
+            Effect::Look(id, threads) => {
+                let vitals = self.looks.look(id, &self.args.agent_dir.join("codex-home"), &threads);
+                return Ok(Some(Input::Looked(id, Box::new(vitals))));
+            }
             Effect::Tell(news) => self.tell(news),
             Effect::Finish(end, text) => self.finish(end, text)?,
-            Effect::Look => return Ok(Some(Input::Looked(self.nursery.look()))),
+            Effect::Measure => return Ok(Some(Input::Measured(self.nursery.look()))),
             Effect::LookAtDisk => self.look_at_disk(),
             Effect::PruneLogs => self.prune_logs(),
             Effect::Leave => self.left = true,
@@ -210,9 +214,10 @@ const fn name_of(input: &Input) -> &'static str {
         Input::LineTooLong(..) => "line too long",
         Input::Exited(..) => "exited",
         Input::RolloutRead(..) => "rollout read",
+        Input::Looked(..) => "looked",
         Input::Recovered(_) => "recovered",
         Input::DiskLooked(_) => "disk looked",
-        Input::Looked(_) => "looked",
+        Input::Measured(_) => "measured",
         Input::Timeout => "timeout",
     }
 }

@@ -124,7 +124,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn link_up(&mut self, effects: &mut Vec<Effect>) {
+    pub(super) fn link_up(&mut self, now: Tick, effects: &mut Vec<Effect>) {
         self.linked = true;
         effects.extend(self.turns.keys().map(|attempt| Effect::Tell(FromWorker::Begun(*attempt))));
         let ended: Vec<_> = self.ended.keys().copied().collect();
@@ -132,6 +132,9 @@ impl Machine {
             self.tell_end(attempt, effects);
         }
         self.tell_ready(effects);
+        for turn in self.turns.values_mut() {
+            turn.show.again(now, effects);
+        }
     }
 
     pub(super) fn tell_ready(&self, effects: &mut Vec<Effect>) {

@@ -88,12 +88,12 @@ impl Machine {
     pub(super) fn look_if_due(&mut self, now: Tick, effects: &mut Vec<Effect>) {
         if self.look_at.is_some_and(|at| at <= now) {
             self.look_at = None;
-            effects.push(Effect::Look);
+            effects.push(Effect::Measure);
         }
     }
 
     /// What a look has shown.
-    pub(super) fn looked(&mut self, now: Tick, sample: &Sample, effects: &mut Vec<Effect>) {
+    pub(super) fn measured(&mut self, now: Tick, sample: &Sample, effects: &mut Vec<Effect>) {
         let Some(limits) = self.configure.as_ref().map(|configure| configure.limits) else { return };
         match judge(&limits, sample) {
             Judgement::Well => {}

@@ -25,6 +25,7 @@ mod failure;
 pub mod io;
 mod leave;
 mod limits;
+mod liveness;
 mod progress;
 mod recover;
 mod redact;
@@ -57,6 +58,7 @@ const CLOCKS_UNCONFIGURED: Clocks = Clocks {
     idle_after_ms: 600_000,
     orphan_after_ms: 600_000,
     stop_grace_ms: 2000,
+    heartbeat_ms: 15_000,
 };
 
 /// The worker's decisions: attempts, Codex children, the conversation with the supervisor.
@@ -131,7 +133,7 @@ impl Machine {
             Input::Acked(attempt) => self.acked(attempt, effects),
             Input::Drain => self.drain(),
             Input::Terminate => self.terminate(now, effects),
-            Input::LinkUp => self.link_up(effects),
+            Input::LinkUp => self.link_up(now, effects),
             Input::LinkDown => {
                 self.linked = false;
             }
@@ -141,9 +143,10 @@ impl Machine {
             Input::LineTooLong(child, bytes) => self.line_too_long(now, child, bytes, effects),
             Input::Exited(child, exit) => self.exited(now, child, &exit, effects),
             Input::RolloutRead(attempt, rollout) => self.rollout_read(now, attempt, &rollout, effects),
+            Input::Looked(child, vitals) => self.looked(now, child, &vitals, effects),
             Input::Recovered(standings) => self.recovered(now, standings, effects),
             Input::DiskLooked(bytes) => self.disk_looked(now, bytes, effects),
-            Input::Looked(sample) => self.looked(now, &sample, effects),
+            Input::Measured(sample) => self.measured(now, &sample, effects),
             Input::Timeout => self.timeout(now, effects),
         }
         self.pump(now, effects);
@@ -154,7 +157,8 @@ impl Machine {
         let clocks = self.clocks();
         let turns = self.turns.values().flat_map(|turn| {
             let clock = turn.clock(&clocks).map(|(by, due)| (by, due.as_str()));
-            clock.into_iter().chain(turn.show.deadline().map(|by| (by, "progress")))
+            let look = turn.look_by(&clocks).map(|by| (by, "look"));
+            clock.into_iter().chain(look).chain(turn.show.deadline().map(|by| (by, "progress")))
         });
         let children = self.children.values().filter_map(|child| child.clock().map(|by| (by, "child")));
         let session = self.session.iter().flat_map(|session| session.deadlines(&clocks));
@@ -195,6 +199,11 @@ impl Machine {
         u32::try_from(self.children.len()).unwrap_or(u32::MAX)
     }
 
+    /// How long the worker may be silent before it is replaced, in milliseconds: its beats have to fit.
+    pub fn heartbeat_ms(&self) -> u64 {
+        self.clocks().heartbeat_ms
+    }
+
     /// Failures whose words no table names, counted since the start.
     pub fn unmatched(&self) -> u64 {
         self.unmatched
@@ -206,6 +215,7 @@ impl Machine {
 
     fn timeout(&mut self, now: Tick, effects: &mut Vec<Effect>) {
         let clocks = self.clocks();
+        self.look(now, effects);
         let attempts: Vec<AttemptId> = self.turns.keys().copied().collect();
         for attempt in attempts {
             let Some(turn) = self.turns.get_mut(&attempt) else {

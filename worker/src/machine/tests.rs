@@ -6,4 +6,5 @@ mod disk;
 mod exec;
 mod life;
 mod limits;
+mod liveness;
 mod promises;

@@ -113,6 +113,7 @@ impl Lab {
                 idle_after_ms: 600_000,
                 orphan_after_ms: 600_000,
                 stop_grace_ms: 500,
+                heartbeat_ms: 15_000,
             },
         }
     }

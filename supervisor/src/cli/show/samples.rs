@@ -45,7 +45,7 @@ pub(super) fn agents() -> Vec<AgentRow> {
         queued: 2,
         rss_bytes: 184_000_000,
         processes: 4,
-        phase: Some("running cargo test --workspace --all-features".into()),
+        phase: Some("in a tool: cargo test --workspace --all-features".into()),
         phase_since: Some(NOW - 42_000),
         ..agent("research", AgentState::Busy, 192)
     };
@@ -121,6 +121,8 @@ pub(super) fn queue() -> Vec<QueueRow> {
         place: place.into(),
         accepted_at: NOW - ago * 1000,
         prompt: prompt.into(),
+        phase: (place == "running").then(|| "in a tool: cargo test --workspace".into()),
+        phase_since: (place == "running").then_some(NOW - 12_000),
     };
     vec![row(1203, "running", 42, "Run the whole test suite and tell me what fails"), row(1204, "1", 4, "and then?")]
 }

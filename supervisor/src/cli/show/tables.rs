@@ -107,7 +107,7 @@ pub(crate) fn agents(rows: &[AgentRow], look: &Look) -> String {
             plain(count(row.running)),
             plain(count(row.queued)),
             plain(if row.processes == 0 { "-".to_owned() } else { bytes(row.rss_bytes) }),
-            plain(doing(row, look)),
+            plain(doing(row.phase.as_deref(), row.phase_since, look)),
         ]);
     }
     let mut picture = listing.draw();
@@ -146,10 +146,10 @@ fn count(number: u32) -> String {
     if number == 0 { "-".to_owned() } else { number.to_string() }
 }
 
-fn doing(row: &AgentRow, look: &Look) -> String {
-    match (&row.phase, row.phase_since) {
+fn doing(phase: Option<&str>, since: Option<u64>, look: &Look) -> String {
+    match (phase, since) {
         (Some(phase), Some(since)) => format!("{} {phase}", look.age(since)),
-        (Some(phase), None) => phase.clone(),
+        (Some(phase), None) => phase.to_owned(),
         (None, _) => String::new(),
     }
 }
@@ -252,7 +252,7 @@ pub(crate) fn queue(rows: &[QueueRow], look: &Look) -> String {
     if rows.is_empty() {
         return "nothing runs or waits\n".to_owned();
     }
-    let header = ["TURN", "PLACE", "AGO", "CONVERSATION", "PROMPT"];
+    let header = ["TURN", "PLACE", "AGO", "CONVERSATION", "DOING", "PROMPT"];
     let mut listing = Listing { look, header: &header, right: &[0], rows: Vec::new() };
     for row in rows {
         let tone = if row.place == "running" { Tone::Busy } else { Tone::Warn };
@@ -261,6 +261,7 @@ pub(crate) fn queue(rows: &[QueueRow], look: &Look) -> String {
             (row.place.clone(), Some(tone)),
             plain(look.age(row.accepted_at)),
             plain(&row.conversation),
+            plain(doing(row.phase.as_deref(), row.phase_since, look)),
             plain(&row.prompt),
         ]);
     }

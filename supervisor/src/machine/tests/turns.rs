@@ -261,7 +261,7 @@ fn owners_hear_of_the_third_failure_once_and_again_after_a_success() {
 
 #[test]
 fn a_turn_that_nobody_takes_ends_after_a_day() {
-    let mut world = World::new();
+    let mut world = World::with(|setup| setup.agents.get_mut(&name("a")).unwrap().turn_ms = u64::MAX);
     world.send("a", "x", "one");
     world.settle();
     let waits = world.send("a", "x", "two");

@@ -27,6 +27,8 @@ pub enum Word {
     /// A sweep looks.
     Sweep(AgentName, Incarnation),
     Recall(Asker),
+    /// A silent worker's socket is read out.
+    ReadOut(AgentName, Incarnation),
 }
 
 pub struct Group {
@@ -78,6 +80,8 @@ pub fn setup() -> Setup {
         queue_max: 4,
         queue: QueueMode::Queue,
         stop_grace_ms: 5_000,
+        turn_ms: 3_600_000,
+        heartbeat_ms: 15_000,
         served: 0,
     };
     let bot = |agent| BotPolicy { agent: name(agent), allow: [FRIEND].into(), owners: [OWNER].into(), heard: 0 };
@@ -189,6 +193,7 @@ impl World {
             Effect::Recall(asker) => self.words.push_back(Word::Recall(asker)),
             Effect::Spawn(agent, incarnation) => self.spawn(&agent, incarnation),
             Effect::Dial(agent, incarnation) => self.words.push_back(Word::Dialled(agent, incarnation)),
+            Effect::ReadOut(agent, incarnation) => self.words.push_back(Word::ReadOut(agent, incarnation)),
             Effect::Sweep(agent, incarnation) => self.words.push_back(Word::Sweep(agent, incarnation)),
             Effect::Tell(agent, word) => {
                 if let ToWorker::Begin(begin) = &word {
@@ -314,6 +319,16 @@ impl World {
                 let journal = (!held).then(|| place.reading());
                 let swept = Swept { ended: 0, left: u32::from(held), journal };
                 self.give(Input::Swept(agent, incarnation, swept));
+            }
+            Word::ReadOut(agent, incarnation) => {
+                // What it said before it was stopped is read before the answer.
+                while self.process(&agent).is_some_and(|p| p.incarnation == incarnation && p.session) {
+                    let Some(word) = self.places.get_mut(&agent).and_then(|place| place.said.pop_front()) else {
+                        break;
+                    };
+                    self.give(Input::Said(agent.clone(), incarnation, word));
+                }
+                self.give(Input::ReadOut(agent, incarnation));
             }
             Word::Recall(asker) => {
                 let found = match &asker {

@@ -266,6 +266,7 @@ fn a_running_tool_is_no_silence_but_the_turn_has_its_end() {
     let item = json!({"id": "1", "type": "command_execution", "command": "sleep 9999"});
     bench.line(child, &json!({"type": "item.started", "item": item}));
     bench.look();
+    bench.tool_lives("any");
     bench.pass(CLOCKS.turn_ms - 1);
     assert!(!bench.has(|e| *e == Effect::End(child)));
     bench.pass(1);

@@ -21,7 +21,7 @@ fn bench(controllers: Controllers) -> Bench {
 
 fn sample(child: ChildId, mib: u64, processes: u32) -> Input {
     let children = vec![(child, Amount { rss_bytes: mib * MIB, processes })];
-    Input::Looked(Sample { children, ..Sample::default() })
+    Input::Measured(Sample { children, ..Sample::default() })
 }
 
 #[test]
@@ -43,16 +43,16 @@ fn what_holds_each_limit_is_told_with_ready() {
 fn children_are_looked_at_while_they_live_and_no_longer() {
     let mut bench = bench(Controllers::default());
     bench.pass(10_000);
-    assert!(!bench.has(|e| *e == Effect::Look));
+    assert!(!bench.has(|e| *e == Effect::Measure));
     bench.begin(1, Runtime::CodexCli, None);
     let (child, _) = bench.spawned();
     bench.look();
     bench.pass(1000);
-    assert_eq!(bench.look().iter().filter(|e| **e == Effect::Look).count(), 10);
+    assert_eq!(bench.look().iter().filter(|e| **e == Effect::Measure).count(), 10);
     bench.give(Input::Exited(child, Exit { code: Some(1), ..Exit::default() }));
     bench.look();
     bench.pass(20_000);
-    assert!(!bench.has(|e| *e == Effect::Look));
+    assert!(!bench.has(|e| *e == Effect::Measure));
 }
 
 #[test]
