@@ -232,7 +232,9 @@ controllers() {
 out_of_memory() {
     local ended
     begin memory
-    ended=$(cofferdam send hog '[[tool head -c 900M /dev/zero | tail]] eat' --json | jq -r 'select(.event == "finished") | "\(.outcome) \(.class)"')
+    # `send` tells of a failed turn by its exit code too.
+    { cofferdam send hog '[[tool head -c 900M /dev/zero | tail]] eat' --json || true; } >/run/eaten
+    ended=$(jq -r 'select(.event == "finished") | "\(.outcome) \(.class)"' /run/eaten)
     equal "end of hog" "$ended" "failed out_of_memory"
     grep -h '^oom_kill [1-9]' "$cg"/cofferdam-*/hog/memory.events
     equal "isolation of hog" "$(row hog isolation)" namespace+cgroup
