@@ -143,6 +143,12 @@ impl Groups {
     /// Writes an agent's limits where there are controllers for them. Returns what the kernel did not take.
     pub fn limit(&self, agent: &AgentName, limits: &Limits) -> Vec<String> {
         let group = self.of(agent);
+        // Below a worker that outlived its supervisor `unit stopped` has turned all controllers off, and with them went what
+        // the worker had said of its children: that each of them dies as a whole.
+        hand_down(&group);
+        for child in below(&group, 0).iter().filter(|child| !child.ends_with(WORKER_GROUP)) {
+            drop(fs::write(child.join("memory.oom.group"), "1"));
+        }
         let number = |value: Option<u64>| value.map_or_else(|| "max".to_owned(), |n| n.to_string());
         let weight = |value: Option<u32>| value.unwrap_or(100).to_string();
         let quota = limits.cpu_max.map(|percent| u64::from(percent) * CPU_PERIOD_US / 100);
