@@ -2,12 +2,13 @@
 # Every check of the house, on a fresh Debian as on a desk: installs what the tests need, runs all steps, fails if one failed.
 #
 #   tests/run.sh                          all
-#   tests/run.sh --only STEP [-- ARG...]  one of: fmt clippy doc nextest doctest deny   (ARG goes to that step's command)
+#   tests/run.sh --only STEP [-- ARG...]  one of: fmt clippy doc nextest doctest deny systemd   (ARG goes to that step's command)
 #
 # What it installs, and where:
 #   target/codex   the Codex that tests/codex/package.json pins, and the Bot API emulator (npm ci; nothing outside target/)
 #   target/tools   cargo-deny, and cargo-nextest if the machine has none
-#   the system     a C compiler and Node, by apt-get, only if they are missing
+#   target/systemd a Debian for tests/systemd.sh, only as root on a Debian; where it cannot run the step is SKIPPED
+#   the system     a C compiler, Node and mmdebstrap, by apt-get, only if they are missing
 #
 # Environment: CARGO_TARGET_DIR, COFFERDAM_TEST_CODEX (a codex binary to test with instead of the pinned one), CI.
 set -euo pipefail
@@ -15,7 +16,8 @@ exec </dev/null
 
 readonly DENY_VERSION=0.20.2
 readonly NEXTEST_VERSION=0.9.143
-readonly STEPS=(fmt clippy doc nextest doctest deny)
+readonly STEPS=(fmt clippy doc nextest doctest deny systemd)
+readonly SKIPPED=77
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
@@ -27,7 +29,7 @@ die() {
     exit 70
 }
 usage() {
-    sed -n '2,14s/^# \{0,1\}//p' "$root/tests/run.sh"
+    sed -n '2,15s/^# \{0,1\}//p' "$root/tests/run.sh"
     exit "$1"
 }
 
@@ -70,7 +72,7 @@ need_debian() { # need_debian COMMAND PACKAGE...: installs the packages if the c
 install_debian() {
     local debian=() as_root=()
     need_debian cc gcc libc6-dev
-    if wanted nextest && [[ ! -x ${COFFERDAM_TEST_CODEX:-} ]] || wanted nextest && ! emulator_is_pinned; then
+    if { wanted nextest || wanted systemd; } && { [[ ! -x ${COFFERDAM_TEST_CODEX:-} ]] || ! emulator_is_pinned; }; then
         need_debian node nodejs
         need_debian npm npm
     fi
@@ -110,7 +112,7 @@ install() {
         die "no cargo here: install Rust $(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) or later with rustfmt and clippy"
     install_debian
     mkdir -p target/tools
-    if wanted nextest; then
+    if wanted nextest || wanted systemd; then
         install_node_packages
         export COFFERDAM_TEST_CODEX=${COFFERDAM_TEST_CODEX:-$root/target/codex/node_modules/.bin/codex}
         [[ -x $COFFERDAM_TEST_CODEX ]] || die "no codex to test with at $COFFERDAM_TEST_CODEX"
@@ -129,6 +131,7 @@ step_fmt() { cargo fmt --all --check "$@"; }
 step_clippy() { cargo clippy --workspace --all-targets --keep-going "$@" -- -D warnings; }
 step_doc() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --keep-going "$@"; }
 step_nextest() { cargo nextest run --workspace "$@"; }
+step_systemd() { tests/systemd.sh "$@"; }
 step_doctest() { cargo test --workspace --doc "$@"; }
 
 step_deny() {
@@ -157,7 +160,9 @@ run_step() {
     shift
     heading "$step"
     "step_$step" "$@" || code=$?
-    if ((code)); then
+    if ((code == SKIPPED)) && [[ $step == systemd ]]; then
+        results+=("$(printf '%-10s %5d s  SKIPPED, not passed (the reason is above)' "$step" $((SECONDS - began)))")
+    elif ((code)); then
         failed=$((failed + 1))
         results+=("$(printf '%-10s %5d s  FAILED (exit %d)' "$step" $((SECONDS - began)) "$code")")
     else
@@ -183,4 +188,8 @@ if ((failed)); then
     say "$failed of ${#results[@]} steps failed, in $SECONDS s"
     exit 1
 fi
-say "all ${#results[@]} steps ok, in $SECONDS s"
+if [[ ${results[*]} == *SKIPPED* ]]; then
+    say "no step failed, not all could run, in $SECONDS s"
+else
+    say "all ${#results[@]} steps ok, in $SECONDS s"
+fi

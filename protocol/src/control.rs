@@ -1,13 +1,18 @@
 //! What the command line asks the supervisor, and what it answers.
 //! One request a connection; answers follow until [`Reply::Done`] or [`Reply::Refused`]. What scripts read is its JSON.
 
+mod health;
+mod stories;
+
+pub use health::{ChannelRow, Health, HealthStatus};
+pub use stories::{AttemptStory, QueueRow, TurnRow, TurnStory};
+
 use crate::codec::{self, CodecError};
 use crate::envelope::Bound;
 use crate::frame::Frame;
-use crate::ids::{AgentName, AttemptId, TurnId};
+use crate::ids::{AgentName, TurnId};
 use crate::text::Text;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// What the command line asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -240,59 +245,6 @@ pub struct LastError {
     pub streak: u32,
 }
 
-/// Is all well?
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HealthStatus {
-    /// Yes.
-    Ok,
-    /// Something needs a look; the rest works.
-    Degraded,
-    /// Messages cannot be taken.
-    Failing,
-}
-
-impl HealthStatus {
-    /// The stable word.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Degraded => "degraded",
-            Self::Failing => "failing",
-        }
-    }
-}
-
-/// What `health --json` prints.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Health {
-    /// Is all well?
-    pub status: HealthStatus,
-    /// The supervisor's build.
-    pub version: String,
-    /// Since the supervisor's start.
-    pub uptime_s: u64,
-    /// Agents by state.
-    pub agents: BTreeMap<String, u32>,
-    /// `ok`, or what is wrong with the ledger.
-    pub ledger: String,
-    /// One row a channel.
-    pub channels: Vec<ChannelRow>,
-    /// Why the latest upgrade failed.
-    pub upgrade_failed: Option<String>,
-}
-
-/// One channel's health.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChannelRow {
-    /// `console`, or `telegram:BOT`.
-    pub channel: String,
-    /// `ok`, or what is wrong and what to do.
-    pub state: String,
-    /// Posts that wait to be sent.
-    pub waiting: u32,
-}
-
 /// What happens to a sent message; one JSON object a line with `send --json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -362,116 +314,6 @@ pub struct FinishedEvent {
     pub attempts: u32,
     /// From acceptance to end.
     pub duration_ms: u64,
-}
-
-/// One turn in a listing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TurnRow {
-    /// Its number.
-    pub turn: TurnId,
-    /// Whose.
-    pub agent: String,
-    /// In which conversation.
-    pub conversation: String,
-    /// `queued`, `running`, `waiting`, `completed`, `interrupted`, `failed`, `cancelled`, `joined`.
-    pub state: String,
-    /// The failure class.
-    pub class: Option<String>,
-    /// When it was accepted, in Unix milliseconds.
-    pub accepted_at: u64,
-    /// When it ended.
-    pub ended_at: Option<u64>,
-    /// How many tries.
-    pub attempts: u32,
-    /// The first line of what was asked.
-    pub prompt: String,
-}
-
-/// The whole story of one turn.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TurnStory {
-    /// The row.
-    pub row: TurnRow,
-    /// Where it came from.
-    pub source: String,
-    /// The turn that it repeats.
-    pub retry_of: Option<TurnId>,
-    /// What was asked, whole or its beginning.
-    pub prompt: String,
-    /// What the sender got.
-    pub answer: String,
-    /// What the operator should do next, if it failed.
-    pub next_step: Option<String>,
-    /// Every try.
-    pub attempts: Vec<AttemptStory>,
-    /// What else happened to it: `(Unix milliseconds, words)`.
-    pub events: Vec<(u64, String)>,
-    /// Every post about it: `(state, words)`.
-    pub posts: Vec<(String, String)>,
-}
-
-/// The story of one try.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AttemptStory {
-    /// Its number.
-    pub attempt: AttemptId,
-    /// The worker's run.
-    pub incarnation: u64,
-    /// Where it ran.
-    pub runtime: String,
-    /// Provider and model.
-    pub model: String,
-    /// Codex' thread.
-    pub thread: Option<String>,
-    /// `running`, `completed`, `interrupted`, `failed`.
-    pub state: String,
-    /// The failure class.
-    pub class: Option<String>,
-    /// The raw words.
-    pub detail: String,
-    /// What had run.
-    pub ran: Vec<String>,
-    /// Whether a replay cannot repeat an effect.
-    pub replay_safe: bool,
-    /// Exit code of Codex.
-    pub exit_code: Option<i32>,
-    /// Signal that ended Codex.
-    pub signal: Option<i32>,
-    /// Its last stderr lines.
-    pub stderr: String,
-    /// When it was sent to the worker, in Unix milliseconds.
-    pub begun_at: u64,
-    /// When Codex ran it.
-    pub started_at: Option<u64>,
-    /// When it ended.
-    pub ended_at: Option<u64>,
-    /// From begin to the first event.
-    pub first_event_ms: Option<u64>,
-    /// Tokens read and written by the model.
-    pub tokens: (u64, u64),
-    /// Version of Codex.
-    pub codex_version: Option<String>,
-    /// When the limit ends, in Unix seconds.
-    pub resets_at: Option<u64>,
-}
-
-/// What waits or runs at an agent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct QueueRow {
-    /// Which turn.
-    pub turn: TurnId,
-    /// In which conversation.
-    pub conversation: String,
-    /// `running`, or its place in the lane.
-    pub place: String,
-    /// When it was accepted, in Unix milliseconds.
-    pub accepted_at: u64,
-    /// The first line of what was asked.
-    pub prompt: String,
-    /// What it does, if it runs.
-    pub phase: Option<String>,
-    /// Since when, in Unix milliseconds.
-    pub phase_since: Option<u64>,
 }
 
 /// Frame kind of a request.

@@ -10,6 +10,7 @@
 //! The loop never waits for a leaf: what takes time runs in a task of its own and comes back as an input. Groups of
 //! effects are performed in the order in which they were decided, each after the commit of its records.
 
+mod close;
 mod guests;
 mod hear;
 mod log;
@@ -31,7 +32,7 @@ use crate::link::News;
 use crate::machine::Machine;
 use crate::machine::nouns::{CallerId, ReceiptId};
 use crate::machine::words::{Effect, Input};
-use crate::notify;
+use crate::notify::{self, Watchdog};
 use crate::process::cgroup::Groups;
 use crate::process::signal::Handle;
 use crate::process::usage::Sampler;
@@ -54,8 +55,6 @@ const NEWS_MAX: usize = 256;
 const ASKED_MAX: usize = 256;
 /// Batches of the bots that may wait.
 const HEARD_MAX: usize = 64;
-/// How long the ledger and the last answers may take when we leave.
-const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long what still runs outside the loop may take once everything is closed.
 const LAST_TASKS: Duration = Duration::from_secs(1);
@@ -265,7 +264,7 @@ async fn start(config: Config, environment: Environment) -> Result<Started, (u8,
 impl Daemon {
     /// The loop. Ends when the machine wants to leave, or when the ledger has left us.
     async fn rounds(&mut self, inbox: &mut Inbox) -> ExitCode {
-        let mut watchdog = notify::alive_every().map(tokio::time::interval);
+        let mut watchdog = Watchdog::of_process();
         loop {
             self.flush();
             if self.leaving {
@@ -303,7 +302,7 @@ impl Daemon {
                 Some(()) = inbox.interrupt.recv() => self.handle(Input::ShutDown),
                 Some(()) = inbox.hangup.recv() => self.reload(None),
                 () = tokio::time::sleep(wait) => self.timeout(due),
-                () = waits::beat(watchdog.as_mut()) => notify::alive(),
+                () = notify::fed(watchdog.as_mut(), || self.store.pulse()) => notify::alive(),
             }
         }
     }
@@ -330,7 +329,7 @@ impl Daemon {
             } else {
                 if matches!(effect, Effect::Exit) {
                     // Behind a commit that may never come: a full disk must not keep a service from being restarted.
-                    self.leave_by = Some(self.clock.now().tick + millis(CLOSE_WITHIN));
+                    self.leave_by = Some(close::leave_by(self.clock.now().tick));
                 }
                 rest.push(effect);
             }
@@ -370,34 +369,6 @@ impl Daemon {
         }
     }
 
-    /// Commits what is left, lets the last answers out.
-    async fn close(&mut self) {
-        for (_, bot) in std::mem::take(&mut self.bots) {
-            bot.end();
-        }
-        let close = async {
-            while let Some(group) = self.pending.pop_front() {
-                if let Some(ticket) = group.ticket
-                    && let Err(error) = ticket.await
-                {
-                    tracing::error!(%error, "a batch was not committed");
-                }
-                group.effects.into_iter().for_each(|effect| self.perform(effect));
-            }
-            if let Err(error) = self.store.close().await {
-                tracing::error!(%error, "the ledger was not closed in order");
-            }
-        };
-        if tokio::time::timeout(CLOSE_WITHIN, close).await.is_err() {
-            tracing::error!("the ledger took too long to close; what it holds is whole");
-        }
-        self.workers.clear();
-        if let Some(groups) = &self.groups {
-            groups.leave();
-        }
-        self.callers_end().await;
-    }
-
     /// A task of ours that ends with one word for the loop.
     fn task(&self, job: impl Future<Output = Word> + Send + 'static) {
         let words = self.words.clone();
@@ -407,10 +378,6 @@ impl Daemon {
             drop(words.send(word).await);
         });
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A sender whose receiver waits for a commit.

@@ -9,6 +9,7 @@
 //! ```
 //! What an effect answers at once (a rollout that was read) becomes the next input of the same round.
 
+mod child;
 mod effects;
 mod ground;
 mod look;
@@ -18,7 +19,6 @@ use crate::clock::{self, Clock};
 use crate::codex::cgroup::Group;
 use crate::codex::child::Event;
 use crate::codex::nursery::{Handle, Nursery};
-use crate::codex::pipe::Line;
 use crate::codex::rollout;
 use crate::home::Homes;
 use crate::journal::{Journal, JournalError};
@@ -381,37 +381,6 @@ impl Driver {
 
     fn set_local_time(&mut self) {
         self.machine.set_local_time(clock::wall_ms(), self.clock.utc_offset_s());
-    }
-
-    fn on_child(&mut self, event: Event) -> Result<(), JournalError> {
-        match event {
-            Event::Rung(isolation, why) => {
-                self.machine.set_isolation(isolation);
-                if let Some(why) = why {
-                    self.tell(FromWorker::Note(why));
-                }
-                Ok(())
-            }
-            Event::Spawned(id, pid) => {
-                self.looks.begin(id, pid);
-                self.take(Input::Spawned(id, pid))
-            }
-            Event::SpawnFailed(id, failure) => {
-                self.children.remove(&id);
-                self.take(Input::SpawnFailed(id, failure))
-            }
-            Event::Line(id, Line::Text(text), permit) => {
-                let taken = self.take(Input::Line(id, text));
-                drop(permit);
-                taken
-            }
-            Event::Line(id, Line::TooLong(bytes), _) => self.take(Input::LineTooLong(id, bytes)),
-            Event::Exited(id, exit) => {
-                self.children.remove(&id);
-                self.looks.end(id);
-                self.take(Input::Exited(id, exit))
-            }
-        }
     }
 }
 

@@ -1,9 +1,11 @@
 //! The words of the command line.
 
+use crate::config::{BadUnits, parse_duration};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 use protocol::AgentName;
 use std::path::PathBuf;
+use std::time::Duration;
 
 const CONFIG_HELP: &str =
     "The configuration; else $COFFERDAM_CONFIG, ~/.config/cofferdam/cofferdam.toml, /etc/cofferdam/cofferdam.toml";
@@ -40,7 +42,13 @@ pub(super) enum Command {
         /// Do not wait for turns that run
         #[arg(long)]
         now: bool,
+        /// Wait so long for turns that run, `90s` or `10m`; then end them
+        #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "now")]
+        within: Option<Duration>,
     },
+    /// What the shipped systemd units call: see deploy/install.md
+    #[command(subcommand)]
+    Unit(UnitCommand),
     /// Show every agent
     Ps {
         #[command(flatten)]
@@ -230,11 +238,42 @@ pub(super) enum TurnsCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub(super) enum UnitCommand {
+    /// For `ExecStop`: end everything if the unit is to stay stopped, nothing if it is to start again
+    Stop {
+        #[command(flatten)]
+        unit: Unit,
+        /// Wait so long for turns that run; then end them
+        #[arg(long, value_name = "TIME", value_parser = time, default_value = "60s")]
+        within: Duration,
+    },
+    /// For `ExecStopPost`: make the unit's cgroup fit to start again beside living workers; end what is left in it if the
+    /// unit is to stay stopped
+    Stopped {
+        #[command(flatten)]
+        unit: Unit,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Unit {
+    /// The unit's name: %n
+    pub(super) name: String,
+    /// It is a unit of the user's own manager
+    #[arg(long)]
+    pub(super) user: bool,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct Agents {
     /// Which agents
     #[arg(required = true, value_name = "AGENT", value_parser = agent)]
     pub(super) agents: Vec<AgentName>,
+}
+
+fn time(text: &str) -> Result<Duration, BadUnits> {
+    parse_duration(text)
 }
 
 fn agent(text: &str) -> Result<AgentName, protocol::ids::BadAgentName> {
@@ -273,5 +312,23 @@ mod tests {
         assert!(parse(&["drill", "stop", "--seconds", "0"]).is_err());
         assert!(parse(&["drill", "stop", "--yes-hurt-it"]).is_err());
         assert!(parse(&["drill", "stop", "--agent", "a", "--yes-hurt-it"]).is_ok());
+    }
+
+    #[test]
+    fn the_units_lines_are_understood() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(|cli| cli.command);
+        let within = |line| match parse(line) {
+            Ok(Command::Shutdown { now: false, within }) => within,
+            Ok(Command::Unit(UnitCommand::Stop { unit, within })) if unit.name == "c.service" => Some(within),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(within("cofferdam shutdown --within 90s"), Some(Duration::from_secs(90)));
+        assert_eq!(within("cofferdam unit stop c.service"), Some(Duration::from_mins(1)));
+        assert_eq!(
+            within("cofferdam --config /x unit stop --user --within 5s c.service"),
+            Some(Duration::from_secs(5))
+        );
+        assert!(parse("cofferdam shutdown --now --within 5s").is_err());
+        assert!(parse("cofferdam shutdown --within 5").is_err() && parse("cofferdam unit stopped").is_err());
     }
 }

@@ -9,10 +9,14 @@ use super::{Flag, setup};
 use crate::control::{Client, ClientError};
 use protocol::control::{HealthStatus, Reply, Request, SendEvent, Turns};
 use protocol::{AgentName, TurnId};
+use std::path::Path;
 use std::time::Duration;
 
 /// The longest wait for an answer that the supervisor has at hand, in seconds. It answers within milliseconds.
 const ANSWER_S: u64 = 10;
+
+/// The longest wait for the end of everything at once, in seconds: the kill of every tree, and the ledger's close.
+const END_S: u64 = 20;
 
 /// Asks what is answered at once; every answer but the last goes to `show`.
 fn look_up(
@@ -94,14 +98,40 @@ pub(super) fn change(flag: Flag<'_>, screen: &Screen, request: &Request) -> Resu
 
 /// As [`change`]; a supervisor that leaves has done what was asked.
 pub(super) fn shut_down(flag: Flag<'_>, screen: &Screen, now: bool) -> Result<(), Failure> {
-    let config = setup::load_folders(flag, screen)?;
-    let mut client = Client::ask(&config.control_socket(), &Request::Shutdown { now }, None)?;
+    let socket = setup::load_folders(flag, screen)?.control_socket();
+    until_left(&socket, screen, now, None)?.map_err(Into::into)
+}
+
+/// First in peace, and what is not done within this time at once.
+pub(super) fn shut_down_within(flag: Flag<'_>, screen: &Screen, within: Duration) -> Result<(), Failure> {
+    let socket = setup::load_folders(flag, screen)?.control_socket();
+    match until_left(&socket, screen, false, Some(within))? {
+        Err(ClientError::Silent(_)) => {
+            screen.note(&format!("not done within {} s: what still runs is ended", within.as_secs()));
+            let ended = until_left(&socket, screen, true, Some(Duration::from_secs(END_S)))?;
+            ended.map_err(Into::into)
+        }
+        done => done.map_err(Into::into),
+    }
+}
+
+/// Asks for the end and waits for it; `patience` bounds each wait, and what is told in between is one line an agent.
+fn until_left(
+    socket: &Path,
+    screen: &Screen,
+    now: bool,
+    patience: Option<Duration>,
+) -> Result<Result<(), ClientError>, Failure> {
+    let mut client = match Client::ask(socket, &Request::Shutdown { now }, patience) {
+        Ok(client) => client,
+        Err(error) => return Ok(Err(error)),
+    };
     loop {
         match client.next_reply() {
-            Ok(Reply::Done) | Err(ClientError::Left) => return Ok(()),
+            Ok(Reply::Done) | Err(ClientError::Left) => return Ok(Ok(())),
             Ok(Reply::Refused(refused)) => return Err(refused.into()),
             Ok(reply) => tell(&reply, screen)?,
-            Err(error) => return Err(error.into()),
+            Err(error) => return Ok(Err(error)),
         }
     }
 }

@@ -4,7 +4,8 @@
 //!   args.rs ---> run ------------------------------> the daemon, in this process
 //!           |--> ask.rs, send.rs --- control.sock --> show/: tables.rs, story.rs, json.rs --> screen.rs
 //!           |--> drill/ --- control.sock, many times    hurts and measures
-//!           `--> local.rs, logs.rs, doctor.rs         what needs no supervisor
+//!           |--> local.rs, logs.rs, doctor.rs         what needs no supervisor
+//!           `--> unit.rs                              what a systemd unit calls
 //! ```
 //! Every end is one [`Exit`]. Nothing here decides about agents; nothing that comes from outside reaches a terminal
 //! untamed.
@@ -22,6 +23,7 @@ mod send;
 mod setup;
 mod show;
 mod texts;
+mod unit;
 mod upgrade;
 
 pub use exit::Exit;
@@ -77,7 +79,9 @@ fn perform(cli: Cli, run: fn(Loaded) -> ExitCode, screen: &Screen) -> Result<Exi
     let flag = cli.config.as_deref();
     let asked = match cli.command {
         Command::Run => return Ok(run(setup::load(flag, screen)?)),
-        Command::Shutdown { now } => ask::shut_down(flag, screen, now),
+        Command::Shutdown { now, within: None } => ask::shut_down(flag, screen, now),
+        Command::Shutdown { within: Some(within), .. } => ask::shut_down_within(flag, screen, within),
+        Command::Unit(command) => unit::unit(flag, screen, command),
         Command::Ps { shape } => ask::ps(flag, screen, shape),
         Command::Health { shape } => return ask::health(flag, screen, shape).map(Into::into),
         Command::Send(send) => send::send(flag, screen, send),

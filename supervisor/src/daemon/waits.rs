@@ -1,4 +1,4 @@
-//! What the loop waits for when there is nothing: for ever.
+//! What the loop waits for: the commit of the group at the front, or for ever.
 
 use super::Group;
 use crate::store::CommitError;
@@ -14,13 +14,6 @@ pub(super) async fn front(pending: &mut VecDeque<Group>) -> Result<(), CommitErr
             }
             committed
         }
-        None => std::future::pending().await,
-    }
-}
-
-pub(super) async fn beat(watchdog: Option<&mut tokio::time::Interval>) {
-    match watchdog {
-        Some(interval) => drop(interval.tick().await),
         None => std::future::pending().await,
     }
 }

@@ -3,7 +3,7 @@
 use super::lifecycle::Event as Life;
 use super::nouns::{CallerId, Conversation, Now, Source};
 use super::turns::Wish;
-use super::words::{Asker, Effect, Look};
+use super::words::{Asker, Effect, Input, Look};
 use super::{Caller, Machine, Stage};
 use protocol::control::{QueueRow, Refused, RefusedKind, Reply, Request, Send, SendEvent};
 use protocol::{AgentName, ToWorker, TurnId};
@@ -12,6 +12,14 @@ use protocol::{AgentName, ToWorker, TurnId};
 const CONVERSATION_BYTES_MAX: usize = 128;
 
 impl Machine {
+    /// We are gone: what comes now is for the next supervisor. Nothing of it is taken, so nothing of it is lost.
+    pub(super) fn too_late(input: &Input, effects: &mut Vec<Effect>) {
+        if let Input::Asked(caller, _) | Input::Recalled(Asker::Caller(caller, _), _) = input {
+            let why = "cofferdam ends; ask again after its next start".to_owned();
+            effects.push(Effect::Reply(*caller, Reply::Refused(Refused { kind: RefusedKind::Later, why })));
+        }
+    }
+
     pub(super) fn asked(&mut self, now: Now, caller: CallerId, request: Request, effects: &mut Vec<Effect>) {
         match request {
             Request::Health => {

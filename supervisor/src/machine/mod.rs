@@ -43,7 +43,6 @@ use admission::Admission;
 use nouns::{CallerId, Conversation, Event, LastNumbers, NewTurn, Now, ReceiptId, Record, Update, Wall};
 use outbox::Outbox;
 use overview::{Overview, Row};
-use protocol::control::{Refused, RefusedKind, Reply};
 use protocol::envelope::Bound;
 use protocol::from_worker::{Isolation, Phase};
 use protocol::{AgentName, AttemptId, Incarnation, Outcome, Route, TurnId};
@@ -51,7 +50,7 @@ use setup::Setup;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use streak::Streak;
 use watched::Watched;
-use words::{Asker, Effect, Input};
+use words::{Effect, Input};
 
 /// Everything that the supervisor knows while it runs.
 #[derive(Debug)]
@@ -274,14 +273,6 @@ impl Machine {
             | Input::ReadOut(..) => self.of_worker(now, input, effects),
         }
         self.settle(now, effects);
-    }
-
-    /// We are gone: what comes now is for the next supervisor. Nothing of it is taken, so nothing of it is lost.
-    fn too_late(input: &Input, effects: &mut Vec<Effect>) {
-        if let Input::Asked(caller, _) | Input::Recalled(Asker::Caller(caller, _), _) = input {
-            let why = "cofferdam ends; ask again after its next start".to_owned();
-            effects.push(Effect::Reply(*caller, Reply::Refused(Refused { kind: RefusedKind::Later, why })));
-        }
     }
 
     fn ledger_well(&mut self, now: Now, effects: &mut Vec<Effect>) {

@@ -143,9 +143,13 @@ impl Groups {
     /// Writes an agent's limits where there are controllers for them. Returns what the kernel did not take.
     pub fn limit(&self, agent: &AgentName, limits: &Limits) -> Vec<String> {
         let group = self.of(agent);
-        // The last supervisor may have taken them back from a worker that stayed.
+        // Below a worker that outlived its supervisor the controllers were taken back, and with them went what the worker had
+        // said of its children: that each of them dies as a whole.
         if group.exists() {
             hand_down(&group);
+            for child in below(&group, 0).iter().filter(|child| !child.ends_with(WORKER_GROUP)) {
+                drop(fs::write(child.join("memory.oom.group"), "1"));
+            }
         }
         let number = |value: Option<u64>| value.map_or_else(|| "max".to_owned(), |n| n.to_string());
         let weight = |value: Option<u32>| value.unwrap_or(100).to_string();

@@ -8,6 +8,7 @@
 //!   cgroup.rs  a group of the kernel for each agent, where it can be had
 //!   identity.rs   who a process is: boot, number, start; who holds a lock
 //!   sweep.rs   what carries a dead worker's mark is ended, its journal is read
+//!   unit.rs    the systemd unit around us: why it stops, and its cgroup
 //!   usage.rs   memory and number of processes of each agent
 //! ```
 //! Promise: a signal goes to a pidfd that was opened while the process was known, so a number that the kernel has
@@ -20,4 +21,5 @@ pub mod identity;
 pub mod signal;
 pub mod spawn;
 pub mod sweep;
+pub mod unit;
 pub mod usage;

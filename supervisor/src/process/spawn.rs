@@ -222,6 +222,23 @@ pub fn login(codex: &Path, codex_home: &Path, arguments: &[String]) -> io::Resul
     command.arg("login").args(arguments).env("CODEX_HOME", codex_home).status()
 }
 
+/// The jobs of a systemd unit, as `systemctl list-jobs` prints them without a heading. Blocks for as long as systemd takes
+/// to answer, at most its own 25 s.
+///
+/// # Errors
+/// When there is no systemctl, or it fails; the words are its own.
+pub fn jobs_of(unit: &str, user: bool) -> io::Result<String> {
+    #[expect(clippy::disallowed_methods, reason = "this is the file that starts processes")]
+    let mut command = std::process::Command::new("systemctl");
+    command.args(user.then_some("--user")).args(["list-jobs", "--no-legend", "--no-pager", "--plain", "--", unit]);
+    let said = command.stdin(Stdio::null()).env("LC_ALL", "C").output()?;
+    if said.status.success() {
+        Ok(String::from_utf8_lossy(&said.stdout).into_owned())
+    } else {
+        Err(io::Error::other(String::from_utf8_lossy(&said.stderr).trim().to_owned()))
+    }
+}
+
 /// What a worker found out about a Codex program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {

@@ -154,6 +154,14 @@ impl Store {
         CommitTicket(ticket)
     }
 
+    /// Resolves once the writer has come round, true; false if it never will. A writer that waits for a full disk comes
+    /// round; one that hangs in a call of the system, or in a bug, does not. Asking again drops the question before.
+    pub fn pulse(&self) -> impl Future<Output = bool> + Send + use<> {
+        let (pulse, answer) = oneshot::channel();
+        self.queue.ask_pulse(pulse);
+        async move { answer.await.is_ok() }
+    }
+
     /// Whether the ledger can be written, with every change of it.
     pub fn state(&self) -> watch::Receiver<StoreState> {
         self.state.clone()

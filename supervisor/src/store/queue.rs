@@ -3,7 +3,8 @@
 //! ```text
 //!  push --> [ batch batch batch ... ] --> take: all that is here, at most one group
 //! ```
-//! Bytes count until their batch is settled, so a stuck disk shows here and nowhere else.
+//! Bytes count until their batch is settled, so a stuck disk shows here and nowhere else. A pulse is answered whenever the
+//! writer comes round here: with work, without, and between two tries of a disk that takes nothing.
 
 use super::{CommitError, QUEUED_BYTES_MAX};
 use crate::machine::nouns::{PostState, Record, UpdateEnd};
@@ -36,7 +37,7 @@ pub(super) struct Batch {
 pub(super) enum Taken {
     /// Work, in order, never empty.
     Group(Vec<Batch>),
-    /// Nothing came in time.
+    /// Nothing came in time, or a pulse alone.
     Idle,
     /// Nothing is left and nothing will come.
     Closed,
@@ -47,6 +48,17 @@ struct Waiting {
     batches: VecDeque<Batch>,
     bytes: usize,
     closing: bool,
+    pulse: Option<oneshot::Sender<()>>,
+}
+
+impl Waiting {
+    /// Called by the writer alone: that it gets here is the answer.
+    fn answer_pulse(&mut self) {
+        if let Some(pulse) = self.pulse.take() {
+            // Whoever asked may have stopped waiting.
+            pulse.send(()).ok();
+        }
+    }
 }
 
 /// The queue between everybody and the writer.
@@ -81,9 +93,19 @@ impl Queue {
         answer(done, Err(refusal));
     }
 
-    /// Waits for work, at most so long.
+    /// Asks whether the writer still comes round. The latest question counts: an earlier one that waits is dropped, and so
+    /// is one that comes after the end.
+    pub(super) fn ask_pulse(&self, pulse: oneshot::Sender<()>) {
+        let mut waiting = self.lock();
+        if !waiting.closing {
+            waiting.pulse = Some(pulse);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Waits for work or a pulse, at most so long.
     pub(super) fn take(&self, patience: Option<Duration>) -> Taken {
-        let nothing = |waiting: &mut Waiting| waiting.batches.is_empty() && !waiting.closing;
+        let nothing = |waiting: &mut Waiting| waiting.batches.is_empty() && !waiting.closing && waiting.pulse.is_none();
         let waiting = self.lock();
         let mut waiting = match patience {
             None => self.wake.wait_while(waiting, nothing).unwrap_or_else(PoisonError::into_inner),
@@ -91,6 +113,7 @@ impl Queue {
                 self.wake.wait_timeout_while(waiting, patience, nothing).unwrap_or_else(PoisonError::into_inner).0
             }
         };
+        waiting.answer_pulse();
         let mut group = Vec::new();
         let mut bytes = 0;
         while group.len() < GROUP_BATCHES_MAX
@@ -116,13 +139,19 @@ impl Queue {
     pub(super) fn pause(&self, time: Duration) -> bool {
         let waiting = self.lock();
         let was_closing = waiting.closing;
-        let still = |waiting: &mut Waiting| was_closing || !waiting.closing;
+        let still = |waiting: &mut Waiting| {
+            waiting.answer_pulse();
+            was_closing || !waiting.closing
+        };
         self.wake.wait_timeout_while(waiting, time, still).unwrap_or_else(PoisonError::into_inner).0.closing
     }
 
     /// Takes nothing more.
     pub(super) fn close(&self) {
-        self.lock().closing = true;
+        let mut waiting = self.lock();
+        waiting.closing = true;
+        waiting.pulse = None;
+        drop(waiting);
         self.wake.notify_all();
     }
 
@@ -175,4 +204,47 @@ fn weigh(record: &Record) -> usize {
         | Record::Incarnation(..) => 0,
     };
     RECORD_BYTES + texts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(queue: &Queue) -> oneshot::Receiver<()> {
+        let (pulse, answer) = oneshot::channel();
+        queue.ask_pulse(pulse);
+        answer
+    }
+
+    #[test]
+    fn a_pulse_is_answered_by_the_writer_and_by_nobody_else() {
+        let queue = Queue::default();
+        let mut asked = ask(&queue);
+        assert_eq!(asked.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        assert!(matches!(queue.take(None), Taken::Idle), "a pulse alone wakes the writer");
+        assert_eq!(asked.try_recv(), Ok(()));
+        let (mut earlier, mut later) = (ask(&queue), ask(&queue));
+        queue.push(Vec::new(), oneshot::channel().0);
+        assert!(matches!(queue.take(None), Taken::Group(_)));
+        assert_eq!(later.try_recv(), Ok(()));
+        assert_eq!(earlier.try_recv(), Err(oneshot::error::TryRecvError::Closed), "the latest question counts");
+    }
+
+    #[test]
+    fn a_writer_that_waits_for_the_disk_has_a_pulse() {
+        let queue = Queue::default();
+        let mut asked = ask(&queue);
+        assert!(!queue.pause(Duration::from_millis(1)));
+        assert_eq!(asked.try_recv(), Ok(()));
+    }
+
+    #[test]
+    fn after_the_end_there_is_no_pulse() {
+        let queue = Queue::default();
+        let mut waiting = ask(&queue);
+        queue.close();
+        assert_eq!(waiting.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        assert_eq!(ask(&queue).try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        assert!(matches!(queue.take(None), Taken::Closed));
+    }
 }

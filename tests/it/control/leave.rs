@@ -12,6 +12,7 @@ on_both_runtimes!(
     a_second_sigint_kills,
     shutdown_drains_and_refuses_new_messages,
     shutdown_now_stops_what_runs,
+    shutdown_within_a_time_waits_and_then_stops_what_runs,
 );
 
 fn nothing_is_left(world: &World) {
@@ -108,6 +109,33 @@ fn shutdown_now_stops_what_runs(runtime: &str) {
     nothing_is_left(&world);
     let said = ended(&world, sending);
     assert_eq!(said.event("finished")["class"], "shutdown", "{:?}", said.lines);
+}
+
+fn shutdown_within_a_time_waits_and_then_stops_what_runs(runtime: &str) {
+    let mut world = one_agent(runtime);
+    let sending = world.sending("a", "c", "[[hold x]] endless");
+    asked(&world, "endless", 1);
+    let ran = world.cli(&["shutdown", "--within", "300ms"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stderr.contains("what still runs is ended"), "{ran:?}");
+    assert_eq!(world.wait_ended(), Some(0), "{}", world.story());
+    nothing_is_left(&world);
+    assert_eq!(ended(&world, sending).event("finished")["class"], "shutdown");
+    assert_eq!(world.cli(&["shutdown", "--within", "1s"]).code, 69);
+}
+
+#[test]
+fn a_unit_that_nobody_stops_ends_nothing() {
+    let world = one_agent("codex");
+    // No such unit, or no systemd at all: nobody says that it is to stay stopped.
+    let ran = world.cli(&["unit", "stop", "cofferdam-of-a-test.service"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stderr.contains("workers stay"), "{ran:?}");
+    let ran = world.cli(&["unit", "stopped", "cofferdam-of-a-test.service"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stderr.contains("only the unit itself"), "{ran:?}");
+    assert_eq!(world.send("a", "c", "you?")["text"], "echo: you?");
+    world.shut_down();
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::tree::TOP;
 /// Names that every folder of their kind holds, and that tell nothing.
 const UNDRAWN: [&str; 5] = ["Cargo.toml", "lib.rs", "main.rs", "mod.rs", "Cargo.lock"];
 /// By these a word of the drawing is known as a name.
-const ENDINGS: [&str; 6] = ["/", ".rs", ".sh", ".md", ".toml", ".service"];
+const ENDINGS: [&str; 8] = ["/", ".rs", ".sh", ".md", ".toml", ".service", ".conf", ".plist"];
 /// How the drawing begins.
 const FIRST: &str = "\n```\nprotocol/";
 

@@ -40,7 +40,12 @@ const VALUES: [(&str, &[&str]); 2] = [("supervisor", &["nouns", "words", "setup"
 const EDGES: [(&str, &str, &str, &str); 15] = [
     ("supervisor", "cli", "config", "`check` and every command read the configuration"),
     ("supervisor", "cli", "control", "a command is a caller of the control socket"),
-    ("supervisor", "cli", "process", "`login` starts Codex on the caller's terminal"),
+    (
+        "supervisor",
+        "cli",
+        "process",
+        "`login` starts Codex on the caller's terminal, `unit` ends what a stopped unit left",
+    ),
     ("supervisor", "cli", "store", "`version` tells which ledgers this build can read"),
     ("worker", "codex", "args", "a Codex bears the mark that the worker got at birth"),
     ("worker", "codex", "log", "what Codex says on stderr goes to the agent's log"),

@@ -92,7 +92,8 @@ impl Seen {
             || more(self.own.io_bytes, before.own.io_bytes) >= WORK_OWN_BYTES
             || more(self.tools.io_bytes, before.tools.io_bytes) >= WORK_TOOL_BYTES
             || more(self.received, before.received) >= WORK_RECEIVED_BYTES
-            || (before.written.is_some() && self.written != before.written)
+            // A rollout that was not there before has grown too.
+            || (self.written.is_some() && self.written != before.written)
     }
 }
 
