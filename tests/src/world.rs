@@ -14,6 +14,7 @@ use crate::processes;
 use crate::standin::model::ModelServer;
 use crate::wait::{LIMIT, until};
 use serde_json::Value;
+use supervisor::process::cgroup::{self, Groups, Wish};
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -327,13 +328,13 @@ impl World {
         self.kill_supervisor();
         let mark = self.root().to_string_lossy().into_owned();
         processes::marked(&mark).into_iter().for_each(processes::kill9);
-        supervisor::process::cgroup::remove_all(&self.state());
+        cgroup::remove_all(&self.state());
     }
 
     /// Shuts the world down as an operator would, and checks that nothing is left.
     ///
     /// # Panics
-    /// When a process is left over.
+    /// When a process or a cgroup is left over.
     pub fn shut_down(mut self) {
         let ran = self.cli(&["shutdown", "--now"]);
         assert_eq!(ran.code, 0, "{ran:?}\n{}", self.story());
@@ -341,6 +342,9 @@ impl World {
         let mark = self.root().to_string_lossy().into_owned();
         let left: Vec<String> = processes::marked(&mark).into_iter().map(processes::command_line).collect();
         assert!(left.is_empty(), "left over: {left:?}\n{}", self.story());
+        if let Ok(groups) = Groups::find(&Wish::Auto, &self.state()) {
+            assert!(!groups.root().exists(), "cgroups are left over: {}\n{}", groups.root().display(), self.story());
+        }
     }
 }
 
