@@ -121,12 +121,13 @@ impl Machine {
         }
     }
 
+    /// What each agent with turns has and wants. One that is not up wants nothing, but what it runs takes its places.
     fn demands(&self) -> BTreeMap<AgentName, Demand> {
         let running = super::report::running(&self.turns);
-        let up = self.agents.iter().filter(|(_, agent)| agent.life.is_up() && !agent.lanes.is_empty());
-        up.filter_map(|(name, agent)| {
+        let busy = self.agents.iter().filter(|(_, agent)| !agent.lanes.is_empty());
+        busy.filter_map(|(name, agent)| {
             let policy = self.setup.agents.get(name)?;
-            let ready = agent.lanes.values().filter(|lane| self.is_ready(lane)).count();
+            let ready = agent.lanes.values().filter(|lane| agent.life.is_up() && self.is_ready(lane)).count();
             let ready = u32::try_from(ready).unwrap_or(u32::MAX);
             let running = running.get(name).copied().unwrap_or(0);
             Some((name.clone(), Demand { running, ready, running_max: policy.max_turns }))
