@@ -261,6 +261,10 @@ impl Machine {
 
     /// When [`Input::Timeout`] is due, and why. A tick.
     pub fn deadline(&self) -> Option<(u64, &'static str)> {
+        if self.going == Going::Gone {
+            // Nothing is done any more: a deadline would only keep the loop awake until the last commit.
+            return None;
+        }
         let workers = self.fleet_deadline().map(|at| (at, "worker"));
         let starts = self.admission.deadline().map(|at| (at, "start"));
         let posts = self.outbox.deadline().map(|at| (at, "post"));
