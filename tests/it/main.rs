@@ -12,6 +12,7 @@ mod isolation;
 mod message;
 mod readme;
 mod scenes;
+mod sim;
 mod standin;
 mod telegram;
 mod tidy;

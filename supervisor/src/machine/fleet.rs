@@ -336,7 +336,7 @@ impl Machine {
         }
     }
 
-    fn silence_ends(&self, name: &AgentName) -> Option<u64> {
+    pub(super) fn silence_ends(&self, name: &AgentName) -> Option<u64> {
         let agent = self.agents.get(name).filter(|agent| agent.life.is_heard())?;
         let busy = !agent.lanes.is_empty() && self.running_of(name) > 0;
         Some(agent.heard_at + if busy { BUSY_SILENCE_MS } else { IDLE_SILENCE_MS })

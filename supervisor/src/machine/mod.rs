@@ -21,6 +21,7 @@ pub mod joins;
 pub mod lifecycle;
 pub mod nouns;
 pub mod outbox;
+mod probe;
 mod recover;
 mod report;
 pub mod restart;

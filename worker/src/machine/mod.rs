@@ -23,6 +23,8 @@ mod exec;
 mod failure;
 pub mod io;
 mod leave;
+#[doc(hidden)]
+pub mod probe;
 mod progress;
 mod recover;
 mod redact;

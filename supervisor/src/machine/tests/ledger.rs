@@ -7,19 +7,21 @@ use protocol::stable::Finished;
 use protocol::{AgentName, AttemptId, Outcome, TurnId};
 use std::collections::{BTreeMap, BTreeSet};
 
+#[derive(Debug)]
 pub struct OldTurn {
     pub new: NewTurn,
     pub end: Option<(TurnEnd, String, Wall)>,
     pub attempts: Vec<AttemptId>,
 }
 
+#[derive(Debug)]
 pub struct OldPost {
     pub open: OpenPost,
     /// Whether it was sent.
     pub end: Option<bool>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Ledger {
     pub updates: BTreeMap<UpdateId, (NewUpdate, Option<UpdateEnd>)>,
     pub turns: BTreeMap<TurnId, OldTurn>,
