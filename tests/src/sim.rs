@@ -14,11 +14,12 @@
 //! No process, no clock, no file: a seed reproduces a run to the byte.
 
 #![expect(
-    clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::wildcard_enum_match_arm,
-    reason = "a broken promise ends the run; variants that are to come need not be known here"
+    clippy::struct_excessive_bools,
+    clippy::missing_panics_doc,
+    reason = "a broken promise ends the run; variants that are to come need not be known here; facts are independent"
 )]
 
 mod codex;
@@ -28,7 +29,11 @@ mod disk;
 mod end;
 mod faults;
 mod host;
-#[expect(unreachable_pub, reason = "the file is shared with the tests of the supervisor's machine")]
+#[expect(
+    unreachable_pub,
+    clippy::wildcard_imports,
+    reason = "the file is shared with the tests of the supervisor's machine"
+)]
 #[path = "../../supervisor/src/machine/tests/ledger.rs"]
 mod ledger;
 mod link;
@@ -141,7 +146,9 @@ pub fn many(from: u64, count: u64, threads: usize) -> Runs {
     let mut all = Runs::default();
     std::thread::scope(|scope| {
         let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        running.into_iter().for_each(|thread| all.add(thread.join().expect("a shard that catches its panics")));
+        for thread in running {
+            all.add(thread.join().expect("a shard that catches its panics"));
+        }
     });
     all
 }

@@ -62,8 +62,8 @@ impl World {
     }
 
     /// A worker starts a child.
-    pub(crate) fn spawn_codex(&mut self, agent: &AgentName, key: Key, spec: ChildSpec) -> Option<Input> {
-        self.check_start(agent, key, &spec);
+    pub(crate) fn spawn_codex(&mut self, agent: &AgentName, key: Key, spec: &ChildSpec) -> Option<Input> {
+        self.check_start(agent, key, spec);
         if let Some(failed) = self.no_codex(agent, key) {
             return Some(failed);
         }
@@ -77,7 +77,7 @@ impl World {
         self.places.get_mut(agent).expect("a place").children.insert(key, child);
         self.later(2, Event::Proc(agent.clone(), key.0, ToProc::Child(Input::Spawned(key.1, 77))));
         if !spec.stdin_open {
-            self.begin_exec(agent, key, &spec);
+            self.begin_exec(agent, key, spec);
         } else if harm && self.dice.one_in(40) {
             self.cover.fault("app-server dies at its start");
             let exit = Exit { code: Some(1), stderr: "Error: bad configuration".into(), ..Exit::default() };

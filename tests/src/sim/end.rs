@@ -4,7 +4,7 @@ use super::setup::{NAMES, name};
 use super::world::{Event, Mood, World};
 use protocol::Outcome;
 use protocol::control::{Request, Verb};
-use supervisor::machine::lifecycle::State;
+use supervisor::machine::lifecycle::{Lifecycle, State};
 use supervisor::machine::nouns::{PostKind, Source, TurnEnd, UpdateEnd};
 use supervisor::machine::words::Input;
 
@@ -104,7 +104,7 @@ impl World {
     fn is_quiet(&self) -> bool {
         let open = |agent| {
             let life = self.host.machine.as_ref().and_then(|machine| machine.life(agent));
-            !life.is_some_and(|life| life.is_up())
+            !life.is_some_and(Lifecycle::is_up)
         };
         let works = |place: &super::world::Place| place.process.as_ref().is_some_and(|p| p.machine.running() > 0);
         self.host.is_idle()
@@ -117,8 +117,11 @@ impl World {
     fn unrest(&self) -> String {
         let turns: Vec<_> = self.ledger.turns.iter().filter(|(_, turn)| turn.end.is_none()).map(|(id, _)| id).collect();
         let posts: Vec<_> = self.ledger.posts.values().filter(|p| p.end.is_none()).map(|p| &p.open.post).collect();
-        let lives: Vec<_> =
-            self.places.keys().map(|a| self.host.machine.as_ref().and_then(|m| m.life(a)).map(|l| l.state())).collect();
+        let lives: Vec<_> = self
+            .places
+            .keys()
+            .map(|a| self.host.machine.as_ref().and_then(|m| m.life(a)).map(Lifecycle::state))
+            .collect();
         format!("turns {turns:?}, posts {posts:?}, awaited {:?}, workers {lives:?}", self.outside.awaited())
     }
 
@@ -141,7 +144,7 @@ impl World {
             }
         }
         for agent in self.places.keys() {
-            let state = self.host.machine.as_ref().and_then(|machine| machine.life(agent)).map(|life| life.state());
+            let state = self.host.machine.as_ref().and_then(|machine| machine.life(agent)).map(Lifecycle::state);
             assert!(matches!(state, Some(State::Up { .. })), "{agent} ends as {state:?}");
             let place = &self.places[agent];
             let left = place.disk.read().open;

@@ -156,8 +156,14 @@ fn exec_lines(step: &Step, run: &mut Run) -> Option<Value> {
         Step::Retry => json!({"type": "error", "message": "Reconnecting... 1/5"}),
         Step::Complete => json!({"type": "turn.completed", "usage": {"input_tokens": 10, "output_tokens": 5}}),
         Step::Fail(words) => json!({"type": "turn.failed", "error": {"message": words}}),
-        Step::Interrupted | Step::Delta | Step::Ask | Step::Limits => return None,
-        Step::Bad(_) | Step::TooLong | Step::Hush | Step::Die(_) => return None,
+        Step::Interrupted
+        | Step::Delta
+        | Step::Ask
+        | Step::Limits
+        | Step::Bad(_)
+        | Step::TooLong
+        | Step::Hush
+        | Step::Die(_) => return None,
     })
 }
 

@@ -3,15 +3,16 @@
 //! It performs effects as the driver does, in their order; a journal that cannot be written ends it, and it can be killed
 //! between any two effects, in the middle of a record too. What reaches a stopped process waits for it.
 
+mod talk;
+
 use super::codex::Key;
 use super::host::Word;
 use super::link::Side;
 use super::world::{Event, World};
 use protocol::from_worker::{Beat, Isolation};
-use protocol::hello::{Accord, Hello, Role};
+use protocol::hello::Accord;
 use protocol::journal::{Record, Standing};
-use protocol::to_worker::Configure;
-use protocol::{AgentName, AttemptId, FromWorker, Incarnation, ToWorker};
+use protocol::{AgentName, AttemptId, FromWorker, Incarnation};
 use std::collections::{BTreeSet, VecDeque};
 use supervisor::machine::words::Input as HostInput;
 use worker::machine::Machine;
@@ -199,110 +200,6 @@ impl World {
         }
     }
 
-    /// A message of the supervisor.
-    pub(crate) fn worker_hears(&mut self, agent: &AgentName, incarnation: Incarnation, link: u64, message: ToWorker) {
-        let Some(process) = self.process(agent, incarnation) else { return };
-        if let ToWorker::Hello(theirs) = message {
-            let protocol = process.protocol;
-            let ours = Hello { protocol, ..Hello::new(Role::Worker, agent.clone(), incarnation) };
-            let accord = ours.meet(&theirs).expect("our supervisor");
-            return self.up(agent, incarnation, link, accord);
-        }
-        if process.session.is_none_or(|(session, _)| session != link) {
-            return;
-        }
-        let input = match message {
-            ToWorker::Ack(attempt) => {
-                process.journaled.remove(&attempt);
-                Input::Acked(attempt)
-            }
-            ToWorker::Drain => Input::Drain,
-            ToWorker::Configure(configure) => return self.configured(agent, incarnation, configure),
-            ToWorker::Begin(begin) => {
-                let wall_ms = self.now().wall;
-                let place = &self.places[agent];
-                let rollout_bytes = begin.thread.as_deref().map_or(0, |thread| place.disk.size(thread));
-                if self.may_harm(agent) && self.dice.one_in(60) {
-                    self.cover.fault("prompt lost");
-                    Input::PromptLost { begin, why: "no such file".into() }
-                } else {
-                    let prompt = begin.prompt.head().to_owned();
-                    Input::Begin { begin, prompt, rollout_bytes, wall_ms }
-                }
-            }
-            ToWorker::Steer(steer) => {
-                Input::Steer { attempt: steer.attempt, turn: steer.turn, text: steer.text.head().to_owned() }
-            }
-            ToWorker::Interrupt(interrupt) => Input::Interrupt(interrupt.attempt, interrupt.reason),
-            ToWorker::Kill => Input::Terminate,
-            ToWorker::Hello(_) => return,
-        };
-        self.take(agent, incarnation, input);
-    }
-
-    /// A supervisor has said hello: a newer one replaces the older.
-    fn up(&mut self, agent: &AgentName, incarnation: Incarnation, link: u64, accord: Accord) {
-        let Some(process) = self.process(agent, incarnation) else { return };
-        let older = process.session.replace((link, accord));
-        if let Some((older, _)) = older {
-            self.close(older, Side::Worker);
-            self.unlink(agent, incarnation);
-        }
-        if let Some(link) = self.links.get_mut(&link) {
-            link.accord = Some(accord);
-        }
-        if accord == Accord::DrainOnly {
-            self.recover(agent, incarnation);
-            self.link(agent, incarnation);
-            self.take(agent, incarnation, Input::Drain);
-        }
-    }
-
-    fn link(&mut self, agent: &AgentName, incarnation: Incarnation) {
-        let Some(process) = self.process(agent, incarnation) else { return };
-        process.linked = true;
-        self.take(agent, incarnation, Input::LinkUp);
-        let Some(process) = self.process(agent, incarnation) else { return };
-        for news in std::mem::take(&mut process.waiting) {
-            self.say(agent, incarnation, news);
-        }
-    }
-
-    fn unlink(&mut self, agent: &AgentName, incarnation: Incarnation) {
-        let Some(process) = self.process(agent, incarnation) else { return };
-        if std::mem::replace(&mut process.linked, false) {
-            self.take(agent, incarnation, Input::LinkDown);
-        }
-    }
-
-    fn configured(&mut self, agent: &AgentName, incarnation: Incarnation, configure: Box<Configure>) {
-        let deaf = self.places[agent].deaf;
-        self.recover(agent, incarnation);
-        if deaf {
-            self.say(agent, incarnation, FromWorker::Note("the agent's homes cannot be made".into()));
-        } else {
-            let wall = self.now().wall;
-            if let Some(process) = self.process(agent, incarnation) {
-                process.machine.set_local_time(wall, 0);
-            }
-            self.take(agent, incarnation, Input::Configured(configure));
-        }
-        if self.process(agent, incarnation).is_some_and(|process| !process.linked) {
-            self.link(agent, incarnation);
-        }
-    }
-
-    /// Tells the machine what the last run left, once.
-    fn recover(&mut self, agent: &AgentName, incarnation: Incarnation) {
-        let Some(process) = self.process(agent, incarnation) else { return };
-        let standings = std::mem::take(&mut process.recovered);
-        if !standings.is_empty() {
-            let ended = standings.iter().filter(|standing| standing.ended.is_some());
-            process.journaled.extend(ended.map(|standing| standing.begun.attempt));
-            self.take(agent, incarnation, Input::Recovered(standings));
-        }
-    }
-
     /// One input and what it answers at once.
     pub(crate) fn take(&mut self, agent: &AgentName, incarnation: Incarnation, input: Input) {
         let mut inputs = VecDeque::from([input]);
@@ -342,7 +239,7 @@ impl World {
         }
         match effect {
             Effect::Journal(record) => self.journal(agent, &record)?,
-            Effect::Spawn(child, spec) => return Ok(self.spawn_codex(agent, Key(incarnation, child), spec)),
+            Effect::Spawn(child, spec) => return Ok(self.spawn_codex(agent, Key(incarnation, child), &spec)),
             Effect::Write(child, line) => self.codex_reads(agent, Key(incarnation, child), &line),
             Effect::End(child) => self.end_codex(agent, Key(incarnation, child), false),
             Effect::Kill(child) => self.end_codex(agent, Key(incarnation, child), true),

@@ -10,7 +10,8 @@ use super::world::World;
 use protocol::control::{Reply, SendEvent};
 use protocol::{AgentName, AttemptId, FromWorker, Outcome, ToWorker, TurnId};
 use std::collections::{BTreeMap, BTreeSet};
-use supervisor::machine::lifecycle::State;
+use supervisor::machine::Machine;
+use supervisor::machine::lifecycle::{Lifecycle, State};
 use supervisor::machine::nouns::{Record, TurnEnd};
 use supervisor::machine::words::{Effect, Input};
 use worker::machine::io::ChildSpec;
@@ -107,8 +108,7 @@ impl World {
 
     /// Looks before an input: news of an earlier run must change nothing.
     pub(crate) fn before(&mut self, input: &Input) -> Before {
-        let due =
-            self.host.machine.as_ref().and_then(|machine| machine.deadline()).is_some_and(|(at, _)| at <= self.tick);
+        let due = self.host.machine.as_ref().and_then(Machine::deadline).is_some_and(|(at, _)| at <= self.tick);
         let old = self.is_old(input);
         if old.is_some() && due {
             self.give(Input::Timeout);
@@ -117,7 +117,8 @@ impl World {
         let state = |agent: &AgentName| machine.life(agent).map(|life| life.state().clone());
         let states: Vec<(&AgentName, State)> = self.places.keys().filter_map(|a| Some((a, state(a)?))).collect();
         let silent = |agent: &AgentName| machine.given_up_at(agent).is_some_and(|at| at <= self.tick);
-        let late = |agent: &AgentName| machine.life(agent).and_then(|l| l.deadline()).is_some_and(|at| at <= self.tick);
+        let late =
+            |agent: &AgentName| machine.life(agent).and_then(Lifecycle::deadline).is_some_and(|at| at <= self.tick);
         let pairs = cover::life_pairs(input, &states, old.is_some(), &late, &silent);
         self.cover.host(input, &pairs);
         let old = old.and_then(|agent| state(&agent).map(|state| (agent.clone(), state)));
@@ -141,7 +142,7 @@ impl World {
     /// Looks after an input.
     pub(crate) fn after(&self, before: &Before, effects: &[Effect]) {
         let Some((agent, old)) = &before.old else { return };
-        let state = self.host.machine.as_ref().and_then(|machine| machine.life(agent)).map(|life| life.state());
+        let state = self.host.machine.as_ref().and_then(|machine| machine.life(agent)).map(Lifecycle::state);
         assert_eq!(state, Some(old), "news of an earlier run of {agent} changed its worker");
         // What a chat is shown of a running turn follows from the time.
         let shown = |effect: &Effect| matches!(effect, Effect::EditStatus { .. } | Effect::Typing(_));

@@ -13,6 +13,7 @@ use super::setup::{NAMES, name, setup};
 use super::truth::Truth;
 use protocol::{AgentName, Incarnation};
 use std::collections::{BTreeMap, VecDeque};
+use supervisor::machine::Machine;
 use supervisor::machine::nouns::{Now, PostId};
 use supervisor::machine::setup::Agent as Policy;
 use supervisor::machine::words::Input;
@@ -204,7 +205,7 @@ impl World {
     }
 
     fn due(&self) -> Option<(u64, Due)> {
-        let host = self.host.machine.as_ref().and_then(|machine| machine.deadline()).map(|(at, _)| (at, Due::Host));
+        let host = self.host.machine.as_ref().and_then(Machine::deadline).map(|(at, _)| (at, Due::Host));
         let workers = self.places.iter().flat_map(|(agent, place)| {
             let process = place.process.as_ref().filter(|process| !process.stopped && !process.left);
             process.into_iter().flat_map(|process| {
@@ -221,7 +222,7 @@ impl World {
             Due::Host => {
                 self.timeouts =
                     if self.timeouts.0 == self.tick { (self.tick, self.timeouts.1 + 1) } else { (self.tick, 1) };
-                let why = self.host.machine.as_ref().and_then(|machine| machine.deadline());
+                let why = self.host.machine.as_ref().and_then(Machine::deadline);
                 assert!(self.timeouts.1 <= TIMEOUTS_AT_ONCE_MAX, "the deadline {why:?} leads nowhere: a busy loop");
                 self.give(Input::Timeout);
             }
