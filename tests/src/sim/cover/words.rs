@@ -8,8 +8,10 @@ use worker::machine::io::Input as WorkerInput;
 use worker::machine::probe::Standing;
 
 fn life_word(state: &State) -> &'static str {
+    if matches!(state, State::Down | State::Failed) {
+        return if *state == State::Down { "down" } else { "failed" };
+    }
     match state {
-        State::Down => "down",
         State::Adopting { process: None, .. } => "adopting",
         State::Adopting { .. } => "found",
         State::Sweeping { left: 0, .. } => "sweeping",
@@ -20,8 +22,7 @@ fn life_word(state: &State) -> &'static str {
         State::Stopping { .. } => "stopping",
         State::Killing { .. } => "killing",
         State::Backoff { .. } => "backoff",
-        State::Failed => "failed",
-        #[expect(unreachable_patterns, reason = "states that are to come are named when they are here")]
+        // A state that is to come is no row of the table, and so asks to be named.
         _ => "another",
     }
 }
@@ -72,6 +73,9 @@ pub(crate) fn life_pairs(
 
 /// The word of an input of the supervisor's machine.
 pub(crate) fn input_word(input: &Input) -> &'static str {
+    if matches!(input, Input::Timeout | Input::LedgerWell) {
+        return if *input == Input::Timeout { "timeout" } else { "ledger well" };
+    }
     match input {
         Input::Update(..) => "update",
         Input::Polling(..) => "polling",
@@ -94,9 +98,7 @@ pub(crate) fn input_word(input: &Input) -> &'static str {
         Input::Leave => "leave",
         Input::ShutDown => "shut down",
         Input::LedgerStuck(_) => "ledger stuck",
-        Input::LedgerWell => "ledger well",
-        Input::Timeout => "timeout",
-        #[expect(unreachable_patterns, reason = "inputs that are to come are named when they are here")]
+        // An input that is to come is no row of the table, and so asks to be named.
         _ => "another",
     }
 }
