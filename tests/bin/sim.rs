@@ -33,8 +33,12 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     let runs = sim::many(cli.from, cli.seeds, threads);
     println!("{}", runs.table());
-    runs.broken.iter().for_each(|why| println!("{why}\n"));
+    for why in &runs.broken {
+        println!("{why}\n");
+    }
     let gaps = if cli.seeds < 1_000 { Vec::new() } else { runs.cover.gaps() };
-    gaps.iter().for_each(|gap| println!("gap: {gap}"));
+    for gap in &gaps {
+        println!("gap: {gap}");
+    }
     if runs.broken.is_empty() && gaps.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
