@@ -1,9 +1,8 @@
 //! What the command line asks the supervisor, and what it answers.
-//!
-//! One request a connection; answers follow until [`Reply::Done`] or [`Reply::Refused`]. The answers that a script may
-//! read serialise to the JSON that the README promises.
+//! One request a connection; answers follow until [`Reply::Done`] or [`Reply::Refused`]. What scripts read is its JSON.
 
 use crate::codec::{self, CodecError};
+use crate::envelope::Bound;
 use crate::frame::Frame;
 use crate::ids::{AgentName, AttemptId, TurnId};
 use crate::text::Text;
@@ -21,7 +20,7 @@ pub enum Request {
     Send(Send),
     /// The latest turns.
     Turns(Turns),
-    /// The whole story of one turn.
+    /// The story of one turn.
     Turn(TurnId),
     /// What waits at an agent.
     Queue(AgentName),
@@ -33,11 +32,17 @@ pub enum Request {
     Retry(TurnId),
     /// Read the configuration again.
     Reload,
+    /// Let this program (an absolute path) take the supervisor's place.
+    Upgrade(String),
     /// End everything: after the turns that run, or at once.
     Shutdown {
         /// Do not wait for turns that run.
         now: bool,
     },
+    /// Make agents that last as long as this connection.
+    Guests(crate::guest::Guests),
+    /// Let an agent's worker answer, and nothing else: how soon is for the caller to measure.
+    Ping(AgentName),
 }
 
 /// What may be wanted of an agent.
@@ -104,6 +109,8 @@ pub enum Reply {
     Turn(Box<TurnStory>),
     /// To [`Request::Queue`].
     Queue(Vec<QueueRow>),
+    /// To [`Request::Guests`]: they are being started.
+    Guests(Vec<AgentName>),
     /// A line for the person while the work goes on.
     Note(String),
     /// The last answer: done.
@@ -210,6 +217,12 @@ pub struct AgentRow {
     pub phase_since: Option<u64>,
     /// The rung of containment of its Codex children.
     pub isolation: String,
+    /// Its limits, and what holds each of them on this host.
+    pub limits: Vec<Bound>,
+    /// Its worker's build.
+    pub build: Option<String>,
+    /// Its file was replaced, or it is of an earlier build: it is replaced once nothing runs.
+    pub outdated: bool,
 }
 
 /// The latest failure of an agent.
@@ -219,6 +232,8 @@ pub struct LastError {
     pub class: String,
     /// Its words.
     pub text: String,
+    /// The turn that failed; none for the worker itself, and for what an earlier supervisor saw.
+    pub turn: Option<TurnId>,
     /// When, in Unix milliseconds.
     pub at: u64,
     /// How many identical failures in a row; 0 once a turn has completed since.
@@ -263,6 +278,8 @@ pub struct Health {
     pub ledger: String,
     /// One row a channel.
     pub channels: Vec<ChannelRow>,
+    /// Why the latest upgrade failed.
+    pub upgrade_failed: Option<String>,
 }
 
 /// One channel's health.
@@ -451,6 +468,10 @@ pub struct QueueRow {
     pub accepted_at: u64,
     /// The first line of what was asked.
     pub prompt: String,
+    /// What it does, if it runs.
+    pub phase: Option<String>,
+    /// Since when, in Unix milliseconds.
+    pub phase_since: Option<u64>,
 }
 
 /// Frame kind of a request.
@@ -460,7 +481,6 @@ pub const REPLY_KIND: u16 = 49;
 
 impl Request {
     /// The frame of this request.
-    ///
     /// # Errors
     /// When it passes the frame limit.
     pub fn to_frame(&self) -> Result<Frame, CodecError> {

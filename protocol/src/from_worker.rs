@@ -1,6 +1,7 @@
 //! What a worker says to the supervisor.
 
 use crate::codec::{self, CodecError};
+use crate::envelope::Bound;
 use crate::frame::Frame;
 use crate::hello::Hello;
 use crate::ids::{AttemptId, TurnId};
@@ -32,6 +33,10 @@ pub enum FromWorker {
     Beat(Beat),
     /// Something that the operator should read.
     Note(String),
+    /// Something that the agent's owners should hear of at once.
+    Alert(String),
+    /// The answer to a ping, with its number.
+    Pong(u64),
 }
 
 /// Homes are rendered, the journal is told: turns may come.
@@ -41,6 +46,8 @@ pub struct Ready {
     pub running: Vec<AttemptId>,
     /// How far an agent's processes are kept apart, see [`Isolation`].
     pub isolation: Isolation,
+    /// The configured limits, and what holds each of them here.
+    pub bounds: Vec<Bound>,
 }
 
 /// The rung of containment that is in force for Codex children.
@@ -51,8 +58,24 @@ pub enum Isolation {
     Untried,
     /// A PID and mount namespace for each Codex child.
     Namespace,
+    /// A cgroup for each Codex child and its descendants, no namespace.
+    Cgroup,
+    /// A PID and mount namespace for each Codex child, and a cgroup.
+    NamespaceAndCgroup,
     /// A session each, descendants are looked for: a hostile tool can escape.
     BestEffort,
+}
+
+impl Isolation {
+    /// The rung of a child.
+    pub const fn of(namespace: bool, cgroup: bool) -> Self {
+        match (namespace, cgroup) {
+            (true, true) => Self::NamespaceAndCgroup,
+            (true, false) => Self::Namespace,
+            (false, true) => Self::Cgroup,
+            (false, false) => Self::BestEffort,
+        }
+    }
 }
 
 impl fmt::Display for Isolation {
@@ -60,6 +83,8 @@ impl fmt::Display for Isolation {
         f.write_str(match self {
             Self::Untried => "untried",
             Self::Namespace => "namespace",
+            Self::Cgroup => "cgroup",
+            Self::NamespaceAndCgroup => "namespace+cgroup",
             Self::BestEffort => "best-effort",
         })
     }
@@ -94,6 +119,12 @@ pub enum Phase {
     Retrying,
     /// The turn is being stopped.
     Stopping,
+    /// The model has been asked and has not answered yet.
+    Waiting,
+    /// Codex or its tree works and says nothing.
+    Busy,
+    /// No sign of life: no output, no work, no writing.
+    Silent,
 }
 
 impl Phase {
@@ -102,12 +133,20 @@ impl Phase {
         match self {
             Self::Starting => "starting",
             Self::Thinking => "thinking",
-            Self::Tool => "running",
+            Self::Tool => "in a tool",
             Self::Compacting => "compacting",
             Self::Answering => "answering",
             Self::Retrying => "retrying",
             Self::Stopping => "stopping",
+            Self::Waiting => "waiting on the model",
+            Self::Busy => "busy",
+            Self::Silent => "silent",
         }
+    }
+
+    /// The phase with its detail, as a person reads it: `in a tool: make test`.
+    pub fn with(self, detail: &str) -> String {
+        if detail.is_empty() { self.as_str().to_owned() } else { format!("{}: {detail}", self.as_str()) }
     }
 }
 
@@ -122,6 +161,8 @@ pub struct Progress {
     pub detail: String,
     /// News of this attempt that were dropped since the last that came through.
     pub dropped: u32,
+    /// For how long it has been so, in milliseconds: this word may come long after the fact.
+    pub for_ms: u64,
 }
 
 /// More of the answer.
@@ -144,7 +185,8 @@ pub struct Steered {
     pub taken: bool,
 }
 
-/// Evidence of life: every 2 s while a turn runs, every 30 s otherwise.
+/// Evidence of life, written by the worker's own loop: every third of [`crate::to_worker::Clocks::heartbeat_ms`], and at
+/// least every 2 s while a turn runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beat {
     /// Attempts that run.
@@ -162,6 +204,8 @@ mod own {
     pub(super) const STEERED: u16 = 37;
     pub(super) const BEAT: u16 = 38;
     pub(super) const NOTE: u16 = 39;
+    pub(super) const ALERT: u16 = 40;
+    pub(super) const PONG: u16 = 47;
 }
 
 impl FromWorker {
@@ -181,6 +225,8 @@ impl FromWorker {
             Self::Steered(message) => Frame { kind: own::STEERED, body: codec::encode(message)? },
             Self::Beat(message) => Frame { kind: own::BEAT, body: codec::encode(message)? },
             Self::Note(message) => Frame { kind: own::NOTE, body: codec::encode(message)? },
+            Self::Alert(message) => Frame { kind: own::ALERT, body: codec::encode(message)? },
+            Self::Pong(nonce) => Frame { kind: own::PONG, body: codec::encode(nonce)? },
         })
     }
 
@@ -200,6 +246,8 @@ impl FromWorker {
             own::STEERED => Self::Steered(codec::decode(&frame.body)?),
             own::BEAT => Self::Beat(codec::decode(&frame.body)?),
             own::NOTE => Self::Note(codec::decode(&frame.body)?),
+            own::ALERT => Self::Alert(codec::decode(&frame.body)?),
+            own::PONG => Self::Pong(codec::decode(&frame.body)?),
             _ => return Ok(None),
         }))
     }

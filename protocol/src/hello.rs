@@ -1,7 +1,7 @@
 //! The first frame each way, and the rule of versions.
 
 use crate::ids::{AgentName, Incarnation};
-use crate::version;
+use crate::version::Release;
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub enum Role {
 pub struct Hello {
     /// Who speaks.
     pub role: Role,
-    /// The protocol that the speaker's build knows, see [`version`].
+    /// The protocol that the speaker's build knows, see [`crate::version`].
     pub protocol: u16,
     /// The agent that is served, or that is looked for.
     pub agent: AgentName,
@@ -25,6 +25,9 @@ pub struct Hello {
     pub incarnation: Incarnation,
     /// The speaker's build, for people.
     pub build: String,
+    /// What the worker was given at birth, 0 if nothing: proof that it is the one of its record in the ledger. The
+    /// supervisor says 0.
+    pub nonce: u64,
 }
 
 /// What two hellos make possible.
@@ -55,7 +58,8 @@ pub enum Refusal {
 impl Hello {
     /// The hello of this build.
     pub fn new(role: Role, agent: AgentName, incarnation: Incarnation) -> Self {
-        Self { role, protocol: version::PROTOCOL, agent, incarnation, build: version::BUILD.to_owned() }
+        let Release { protocol, build } = Release::current().clone();
+        Self { role, protocol, agent, incarnation, build, nonce: 0 }
     }
 
     /// What may be said after `theirs` has answered ours.

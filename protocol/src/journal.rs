@@ -8,8 +8,9 @@
 //!     |             a replay may repeat an effect
 //!     a replay is safe
 //! ```
-//! The file is only appended to. A tail that is cut or damaged (a crash in the middle of a write) ends the reading and
-//! changes nothing before it. Written by the worker; read by its replacement or, if that will not start, by the
+//! The file is only appended to. A tail that is cut (a crash in the middle of a write) is left out and changes nothing
+//! before it. A record that is damaged is skipped: what follows it counts, and because nobody knows what it said, every
+//! attempt that was open there counts as prompted, and one that later records name as begun. Written by the worker; read by its replacement or, if that will not start, by the
 //! supervisor, before an attempt is called lost.
 
 use crate::ids::{AttemptId, TurnId};
@@ -74,6 +75,8 @@ pub struct Reading {
     pub whole_bytes: usize,
     /// Bytes behind the whole part.
     pub torn_bytes: usize,
+    /// Bytes of the whole part, or behind it, that were written and are damaged.
+    pub damaged_bytes: usize,
 }
 
 mod what {
@@ -128,17 +131,54 @@ fn encode_begun(begun: &Begun, body: &mut Vec<u8>) {
     }
 }
 
-/// Reads a journal from its first byte. Damage ends the reading; it is never an error.
+/// Most bytes whose checksum is tried in the search for the record behind a damaged one: the whole of a large journal.
+const SEARCH_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Reads a journal from its first byte. Damage is skipped; it is never an error.
 pub fn read(bytes: &[u8]) -> Reading {
     let mut reading = Reading::default();
+    let mut search = SEARCH_BYTES_MAX;
     let mut rest = bytes;
-    while let Some((record, after)) = next(rest) {
-        reading.apply(record);
-        rest = after;
-        reading.whole_bytes = bytes.len() - rest.len();
+    loop {
+        if let Some((record, after)) = next(rest) {
+            reading.apply(record);
+            rest = after;
+            reading.whole_bytes = bytes.len() - rest.len();
+        } else if let Some(after) = behind_damage(rest, &mut search) {
+            reading.doubt(rest.len() - after.len());
+            rest = after;
+        } else {
+            break;
+        }
+    }
+    if let Some(length) = length(rest).filter(|length| rest.len() >= 8 + length) {
+        // As long as a whole record: it was written, and is not what was written.
+        reading.doubt(8 + length);
     }
     reading.torn_bytes = rest.len();
     reading
+}
+
+/// What begins with the next whole record behind a damaged one; `None` if there is none, or the search is too long.
+fn behind_damage<'a>(bytes: &'a [u8], search: &mut usize) -> Option<&'a [u8]> {
+    for at in 1..bytes.len() {
+        let rest = bytes.get(at..)?;
+        let Some(length) = length(rest).filter(|length| *length > 0 && rest.len() >= 8 + length) else { continue };
+        if !rest.get(8).is_some_and(|what| (what::BEGUN..=what::ACKED).contains(what)) {
+            continue;
+        }
+        *search = search.checked_sub(length)?;
+        if next(rest).is_some() {
+            return Some(rest);
+        }
+    }
+    None
+}
+
+/// The length of the record that begins here, if it can be one.
+fn length(bytes: &[u8]) -> Option<usize> {
+    let (length, _) = bytes.split_first_chunk::<4>()?;
+    Some(u32::from_le_bytes(*length) as usize).filter(|length| *length <= RECORD_BYTES_MAX)
 }
 
 impl Reading {
@@ -148,20 +188,11 @@ impl Reading {
                 let thread = begun.thread.clone();
                 self.open.entry(begun.attempt).or_insert(Standing { begun, prompted: false, thread, ended: None });
             }
-            Record::Prompted(attempt) => {
-                if let Some(standing) = self.open.get_mut(&attempt) {
-                    standing.prompted = true;
-                }
-            }
-            Record::Thread(attempt, thread) => {
-                if let Some(standing) = self.open.get_mut(&attempt) {
-                    standing.thread = Some(thread);
-                }
-            }
+            Record::Prompted(attempt) => self.standing(attempt, TurnId(0)).prompted = true,
+            Record::Thread(attempt, thread) => self.standing(attempt, TurnId(0)).thread = Some(thread),
             Record::Ended(end) => {
-                if let Some(standing) = self.open.get_mut(&end.attempt) {
-                    standing.ended = Some(end);
-                }
+                let (attempt, turn) = (end.attempt, end.turn);
+                self.standing(attempt, turn).ended = Some(end);
             }
             Record::Acked(attempt) => {
                 self.open.remove(&attempt);
@@ -170,13 +201,26 @@ impl Reading {
     }
 }
 
-fn next(bytes: &[u8]) -> Option<(Record, &[u8])> {
-    let (length, rest) = bytes.split_first_chunk::<4>()?;
-    let (sum, rest) = rest.split_first_chunk::<4>()?;
-    let length = u32::from_le_bytes(*length) as usize;
-    if length > RECORD_BYTES_MAX {
-        return None;
+impl Reading {
+    /// Something was written here and cannot be read: it may have been the prompt of any attempt that is open.
+    fn doubt(&mut self, bytes: usize) {
+        self.damaged_bytes += bytes;
+        for standing in self.open.values_mut() {
+            standing.prompted = true;
+        }
     }
+
+    /// Where an attempt stands. One whose begin was lost may have come any far.
+    fn standing(&mut self, attempt: AttemptId, turn: TurnId) -> &mut Standing {
+        let route = Route { runtime: Runtime::Codex, provider: String::new(), model: String::new() };
+        let begun = Begun { attempt, turn, route, thread: None, rollout_bytes: 0, at_ms: 0 };
+        self.open.entry(attempt).or_insert(Standing { begun, prompted: true, thread: None, ended: None })
+    }
+}
+
+fn next(bytes: &[u8]) -> Option<(Record, &[u8])> {
+    let length = length(bytes)?;
+    let (sum, rest) = bytes.get(4..)?.split_first_chunk::<4>()?;
     let (body, rest) = rest.split_at_checked(length)?;
     if crc32fast::hash(body) != u32::from_le_bytes(*sum) {
         return None;
@@ -268,6 +312,47 @@ mod tests {
         let second = &reading.open[&AttemptId(2)];
         assert_eq!(second.thread.as_deref(), Some("named"));
         assert_eq!(second.ended.as_ref().unwrap().ran, ["ls"]);
+    }
+
+    #[test]
+    fn a_cut_anywhere_loses_only_the_record_that_it_cuts() {
+        let records: Vec<Vec<u8>> = life().iter().map(encode).collect();
+        let bytes: Vec<u8> = records.concat();
+        for at in 0..=bytes.len() {
+            let mut whole = 0;
+            for record in &records {
+                if whole + record.len() > at {
+                    break;
+                }
+                whole += record.len();
+            }
+            let reading = read(&bytes[..at]);
+            assert_eq!(
+                (reading.whole_bytes, reading.torn_bytes, reading.damaged_bytes),
+                (whole, at - whole, 0),
+                "{at}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_anywhere_makes_nothing_safe_and_hides_nothing_else() {
+        let records: Vec<Vec<u8>> = life().iter().map(encode).collect();
+        let bytes: Vec<u8> = records.concat();
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 1 << bit;
+                let reading = read(&flipped);
+                // The first was prompted, the second has ended: whichever record is damaged, neither may be begun anew.
+                for attempt in [AttemptId(1), AttemptId(2)] {
+                    let standing = reading.open.get(&attempt);
+                    let known = standing.is_some_and(|standing| standing.prompted || standing.ended.is_some());
+                    assert!(known, "byte {at}, bit {bit}: {attempt} {standing:?}");
+                }
+                assert!(reading.damaged_bytes + reading.torn_bytes > 0, "byte {at}, bit {bit}: unseen");
+            }
+        }
     }
 
     proptest! {

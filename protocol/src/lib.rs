@@ -18,6 +18,7 @@
 //! * [`codec`] turns values into bytes; it is the only file that names bincode.
 //! * [`stable`] encodes by hand the five messages that every release understands.
 //! * [`to_worker`] and [`from_worker`] are the two halves of the conversation, [`control`] is the command line's.
+//! * [`envelope`] is the table of an agent's limits and of what holds them.
 //! * [`journal`] is the worker's record on disk, readable by either side.
 //!
 //! Promises: a length is checked before anything is allocated, trailing bytes are refused, an unknown kind is
@@ -25,9 +26,11 @@
 
 pub mod codec;
 pub mod control;
+pub mod envelope;
 pub mod failure;
 pub mod frame;
 pub mod from_worker;
+pub mod guest;
 pub mod hello;
 pub mod ids;
 pub mod journal;

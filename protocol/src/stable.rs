@@ -231,6 +231,9 @@ pub fn encode_hello(hello: &Hello) -> Vec<u8> {
     out.text(3, hello.agent.as_str());
     out.number(4, hello.incarnation.0);
     out.text(5, &hello.build);
+    if hello.nonce != 0 {
+        out.number(6, hello.nonce);
+    }
     out.0
 }
 
@@ -251,6 +254,7 @@ pub fn decode_hello(body: &[u8]) -> Result<Hello, StableError> {
         agent: AgentName::parse(&fields.text(3)?).map_err(|_| StableError::Field(3))?,
         incarnation: Incarnation(fields.number(4)?),
         build: fields.text(5)?,
+        nonce: fields.maybe(6)?.unwrap_or(0),
     })
 }
 

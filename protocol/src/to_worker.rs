@@ -28,6 +28,8 @@ pub enum ToWorker {
     Steer(Steer),
     /// Stop a running attempt.
     Interrupt(Interrupt),
+    /// Answer with the same number, at once: somebody measures how soon the worker does.
+    Ping(u64),
 }
 
 /// How an agent is served. The worker renders its homes from it.
@@ -161,14 +163,26 @@ pub enum Home {
 /// Limits of the agent's processes. Absent: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Bytes above which the kernel ends something.
+    /// Bytes of memory of all together, above which a turn ends.
     pub memory_max: Option<u64>,
-    /// Bytes above which the kernel slows the agent and reclaims.
+    /// Bytes of memory of all together, above which Codex is retired between turns.
     pub memory_high: Option<u64>,
     /// Share of the processor, 1 to 10000; 100 is the kernel's default.
     pub cpu_weight: Option<u32>,
+    /// Processor time in percent of one core.
+    pub cpu_max: Option<u32>,
     /// Processes and threads at once.
     pub pids_max: Option<u32>,
+    /// Share of the disks, 1 to 10000; 100 is the kernel's default.
+    pub io_weight: Option<u32>,
+    /// Descriptors that one process may have open.
+    pub open_files: Option<u32>,
+    /// Bytes of a core file.
+    pub core_size: Option<u64>,
+    /// Bytes of a file that one process writes.
+    pub file_size: Option<u64>,
+    /// Bytes of the agent's folder, of which its owners are told.
+    pub disk_max: Option<u64>,
 }
 
 /// The clocks of a turn and of a worker, in milliseconds.
@@ -176,7 +190,7 @@ pub struct Limits {
 pub struct Clocks {
     /// From the start of a Codex child to its first event.
     pub first_event_ms: u64,
-    /// Without any sign of life while no tool runs.
+    /// Without any sign of life: no output, no work of the tree, no writing.
     pub silence_ms: u64,
     /// A whole turn.
     pub turn_ms: u64,
@@ -188,6 +202,8 @@ pub struct Clocks {
     pub orphan_after_ms: u64,
     /// From a polite end of a Codex child to the next, harder step.
     pub stop_grace_ms: u64,
+    /// Without a word of the worker itself, after which its supervisor replaces it.
+    pub heartbeat_ms: u64,
 }
 
 /// Try this turn.
@@ -203,6 +219,8 @@ pub struct Begin {
     pub prompt: Text,
     /// Where it runs.
     pub route: Route,
+    /// A worker has begun it before: one that does not know it has lost its journal, and must not begin it anew.
+    pub begun: bool,
 }
 
 /// Give this text to a running turn.
@@ -240,6 +258,7 @@ mod own {
     pub(super) const BEGIN: u16 = 17;
     pub(super) const STEER: u16 = 18;
     pub(super) const INTERRUPT: u16 = 19;
+    pub(super) const PING: u16 = 31;
 }
 
 /// Why a frame holds no message.
@@ -268,6 +287,7 @@ impl ToWorker {
             Self::Begin(message) => Frame { kind: own::BEGIN, body: codec::encode(message)? },
             Self::Steer(message) => Frame { kind: own::STEER, body: codec::encode(message)? },
             Self::Interrupt(message) => Frame { kind: own::INTERRUPT, body: codec::encode(message)? },
+            Self::Ping(nonce) => Frame { kind: own::PING, body: codec::encode(nonce)? },
         })
     }
 
@@ -285,6 +305,7 @@ impl ToWorker {
             own::BEGIN => Self::Begin(codec::decode(&frame.body)?),
             own::STEER => Self::Steer(codec::decode(&frame.body)?),
             own::INTERRUPT => Self::Interrupt(codec::decode(&frame.body)?),
+            own::PING => Self::Ping(codec::decode(&frame.body)?),
             _ => return Ok(None),
         }))
     }

@@ -10,13 +10,17 @@
 //! The loop never waits for a leaf: what takes time runs in a task of its own and comes back as an input. Groups of
 //! effects are performed in the order in which they were decided, each after the commit of its records.
 
+mod guests;
 mod hear;
 mod log;
 mod looks;
 mod perform;
+mod pulse;
 mod served;
 mod telegram;
 mod texts;
+mod upgrade;
+mod waits;
 mod workers;
 
 use crate::channel::telegram::{Heard, Http};
@@ -28,6 +32,7 @@ use crate::machine::Machine;
 use crate::machine::nouns::{CallerId, ReceiptId};
 use crate::machine::words::{Effect, Input};
 use crate::notify;
+use crate::process::cgroup::Groups;
 use crate::process::signal::Handle;
 use crate::process::usage::Sampler;
 use crate::store::{CommitTicket, Store, StoreState};
@@ -52,6 +57,9 @@ const HEARD_MAX: usize = 64;
 /// How long the ledger and the last answers may take when we leave.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long what still runs outside the loop may take once everything is closed.
+const LAST_TASKS: Duration = Duration::from_secs(1);
+
 /// Exit code of a bug, as sysexits.h has it.
 const EXIT_BUG: u8 = 70;
 /// Exit code of what may work later: another supervisor holds the folders.
@@ -66,10 +74,16 @@ enum Word {
     Input(Input),
     /// A worker process runs; the handle is ours to keep.
     Spawned(AgentName, protocol::Incarnation, Handle),
+    /// An old worker that says no good hello; the handle is ours to keep.
+    Found(AgentName, protocol::Incarnation, Handle),
+    /// Whether another program can take our place.
+    Successor(CallerId, Result<upgrade::Successor, String>),
     /// A worker said hello; the handle is there if the process is not our child.
     Dialled(Box<crate::link::Dialled>, Option<Handle>),
     /// The configuration was read again.
     Reloaded(Option<CallerId>, Box<Loaded>),
+    /// A caller's guests may begin; the configuration is theirs alone.
+    Hosted(CallerId, Box<Config>),
 }
 
 /// Effects that wait for their commit, or for those before them.
@@ -84,6 +98,8 @@ struct Daemon {
     machine: Machine,
     store: Arc<Store>,
     config: Arc<Config>,
+    /// Of the present guests, if there are some.
+    guests: Option<Box<Config>>,
     environment: Arc<Environment>,
     ledger: u64,
     words: mpsc::Sender<Word>,
@@ -98,7 +114,16 @@ struct Daemon {
     receipts: BTreeMap<ReceiptId, hear::Receipt>,
     last_receipt: u64,
     sampler: Arc<Mutex<Sampler>>,
+    /// Where agents have cgroups, if they can.
+    groups: Option<Arc<Groups>>,
+    pulse: pulse::Pulse,
     leaving: bool,
+    /// The tick at which we leave even if the ledger takes nothing.
+    leave_by: Option<u64>,
+    /// The program that takes our place once we have left.
+    successor: Option<upgrade::Successor>,
+    /// Why the last one could not.
+    upgrade_failed: Option<String>,
 }
 
 /// The receiving ends of the loop.
@@ -121,9 +146,12 @@ pub fn run(loaded: Loaded) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     match runtime {
         Ok(runtime) => {
-            let code = runtime.block_on(serve(loaded, environment));
-            runtime.shutdown_timeout(Duration::from_secs(1));
-            code
+            let (code, successor) = runtime.block_on(serve(loaded, environment));
+            runtime.shutdown_timeout(LAST_TASKS);
+            match successor {
+                Some(successor) => successor.take_over(),
+                None => code,
+            }
         }
         Err(error) => {
             tracing::error!(%error, "cannot start the runtime");
@@ -132,12 +160,12 @@ pub fn run(loaded: Loaded) -> ExitCode {
     }
 }
 
-async fn serve(loaded: Loaded, environment: Environment) -> ExitCode {
+async fn serve(loaded: Loaded, environment: Environment) -> (ExitCode, Option<upgrade::Successor>) {
     let started = match start(loaded.config, environment).await {
         Ok(started) => started,
         Err((code, error)) => {
             tracing::error!("cannot start: {error}");
-            return ExitCode::from(code);
+            return (ExitCode::from(code), None);
         }
     };
     let (mut daemon, mut inbox, first, server) = started;
@@ -153,10 +181,15 @@ async fn serve(loaded: Loaded, environment: Environment) -> ExitCode {
         "ready; SIGTERM leaves and workers stay, SIGINT drains and ends everything, a second one kills"
     );
     let code = daemon.rounds(&mut inbox).await;
-    notify::stopping();
+    let successor = daemon.successor.take();
+    if successor.is_none() {
+        notify::stopping();
+    } else {
+        notify::reloading();
+    }
     daemon.close().await;
     serving.abort();
-    code
+    (code, successor)
 }
 
 type Started = (Daemon, Inbox, Vec<Effect>, control::Server);
@@ -172,6 +205,7 @@ async fn start(config: Config, environment: Environment) -> Result<Started, (u8,
         }
     })?;
     texts::tidy(&config.state_dir.join("texts"));
+    guests::clear_old(&config).await;
     let (path, ballast) = (config.ledger(), config.ballast_bytes);
     let wall = clock.now().wall;
     let opened = tokio::task::spawn_blocking(move || Store::open(&path, ballast, wall)).await;
@@ -180,6 +214,7 @@ async fn start(config: Config, environment: Environment) -> Result<Started, (u8,
     let setup = served::setup(&config, &environment, ledger);
     let now = clock.now();
     let (machine, first) = Machine::recover(now, setup, memory, now.wall ^ ledger);
+    let groups = workers::groups(&config);
     let sampler = Sampler::new().map_err(|e| unusable(&e))?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (words, words_receiver) = mpsc::channel(WORDS_MAX);
@@ -202,6 +237,7 @@ async fn start(config: Config, environment: Environment) -> Result<Started, (u8,
         machine,
         store: Arc::new(store),
         config: Arc::new(config),
+        guests: None,
         environment: Arc::new(environment),
         ledger,
         words,
@@ -216,7 +252,12 @@ async fn start(config: Config, environment: Environment) -> Result<Started, (u8,
         receipts: BTreeMap::new(),
         last_receipt: 0,
         sampler: Arc::new(Mutex::new(sampler)),
+        groups,
+        pulse: pulse::Pulse::begin(clock.now().tick),
         leaving: false,
+        leave_by: None,
+        successor: None,
+        upgrade_failed: upgrade::failed_before(),
     };
     Ok((daemon, inbox, first, server))
 }
@@ -231,10 +272,17 @@ impl Daemon {
                 return ExitCode::SUCCESS;
             }
             let now = self.clock.now();
-            let due = self.machine.deadline();
-            let wait = due.map(|(tick, _)| Clock::until(now, tick));
+            if self.leave_by.is_some_and(|by| by <= now.tick) {
+                tracing::error!(
+                    "leaving before the ledger has taken everything: what it did not take was told to nobody"
+                );
+                return ExitCode::SUCCESS;
+            }
+            let due = self.machine.deadline().map_or(u64::MAX, |(tick, _)| tick);
+            let due = due.min(self.leave_by.unwrap_or(u64::MAX));
+            let wait = Clock::until(now, due.min(self.pulse.due()));
             tokio::select! {
-                committed = front(&mut self.pending) => {
+                committed = waits::front(&mut self.pending) => {
                     if let Err(error) = committed {
                         tracing::error!(%error, "memory is ahead of the ledger: leaving to start again from it");
                         return ExitCode::from(EXIT_BUG);
@@ -254,14 +302,15 @@ impl Daemon {
                 Some(()) = inbox.terminate.recv() => self.handle(Input::Leave),
                 Some(()) = inbox.interrupt.recv() => self.handle(Input::ShutDown),
                 Some(()) = inbox.hangup.recv() => self.reload(None),
-                () = sleep(wait) => self.handle(Input::Timeout),
-                () = beat(watchdog.as_mut()) => notify::alive(),
+                () = tokio::time::sleep(wait) => self.timeout(due),
+                () = waits::beat(watchdog.as_mut()) => notify::alive(),
             }
         }
     }
 
     /// Gives an input to the machine and queues what it wants.
     fn handle(&mut self, input: Input) {
+        self.feel_pulse();
         let now = self.clock.now();
         let mut effects = Vec::new();
         tracing::trace!(?input, state = self.machine.word(), "input");
@@ -279,6 +328,10 @@ impl Daemon {
             } else if effect.is_urgent() || (records_none && matches!(effect, Effect::Reply(..))) {
                 self.perform(effect);
             } else {
+                if matches!(effect, Effect::Exit) {
+                    // Behind a commit that may never come: a full disk must not keep a service from being restarted.
+                    self.leave_by = Some(self.clock.now().tick + millis(CLOSE_WITHIN));
+                }
                 rest.push(effect);
             }
         }
@@ -302,8 +355,11 @@ impl Daemon {
         match word {
             Word::Input(input) => self.handle(input),
             Word::Spawned(agent, incarnation, handle) => self.spawned(&agent, incarnation, handle),
+            Word::Found(agent, incarnation, handle) => self.found(agent, incarnation, handle),
+            Word::Successor(caller, successor) => self.succeeded(caller, successor),
             Word::Dialled(dialled, handle) => self.dialled(*dialled, handle),
             Word::Reloaded(caller, loaded) => self.reloaded(caller, *loaded),
+            Word::Hosted(caller, config) => self.hosted(caller, config),
         }
     }
 
@@ -336,6 +392,9 @@ impl Daemon {
             tracing::error!("the ledger took too long to close; what it holds is whole");
         }
         self.workers.clear();
+        if let Some(groups) = &self.groups {
+            groups.leave();
+        }
         self.callers_end().await;
     }
 
@@ -350,32 +409,8 @@ impl Daemon {
     }
 }
 
-/// The commit of the first group, once it is there.
-async fn front(pending: &mut VecDeque<Group>) -> Result<(), crate::store::CommitError> {
-    match pending.front_mut().and_then(|group| group.ticket.as_mut()) {
-        Some(ticket) => {
-            let committed = ticket.await;
-            if let Some(group) = pending.front_mut() {
-                group.ticket = None;
-            }
-            committed
-        }
-        None => std::future::pending().await,
-    }
-}
-
-async fn sleep(wait: Option<Duration>) {
-    match wait {
-        Some(wait) => tokio::time::sleep(wait).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn beat(watchdog: Option<&mut tokio::time::Interval>) {
-    match watchdog {
-        Some(interval) => drop(interval.tick().await),
-        None => std::future::pending().await,
-    }
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A sender whose receiver waits for a commit.

@@ -25,9 +25,11 @@ pub mod notify;
 pub mod process;
 pub mod store;
 
+use protocol::version::Release;
 use std::process::ExitCode;
 
 /// The program: reads the command line and does what it says.
-pub fn main() -> ExitCode {
+pub fn main(release: Release) -> ExitCode {
+    release.begin();
     cli::main(daemon::run)
 }

@@ -13,6 +13,14 @@ pub fn stopping() {
     tell(&[NotifyState::Stopping]);
 }
 
+/// Another program takes our place in this process: not an end.
+pub fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::debug!(%error, "systemd was not told"),
+    }
+}
+
 /// The main loop has come round.
 pub fn alive() {
     tell(&[NotifyState::Watchdog]);

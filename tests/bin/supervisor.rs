@@ -1,5 +1,5 @@
-//! The supervisor as tests run it: the same main function as the shipped binary.
+//! The supervisor as tests run it: the same main function as the shipped binary, and another release where a test wants one.
 
 fn main() -> std::process::ExitCode {
-    supervisor::main()
+    supervisor::main(cofferdam_tests::release::wanted())
 }

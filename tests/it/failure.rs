@@ -2,6 +2,8 @@
 
 mod clocks;
 mod codex;
+mod hung;
+mod liveness;
 mod policy;
 mod provider;
 mod quiet;

@@ -1,8 +1,11 @@
 //! What an agent may see and touch of the others, of the supervisor and of their secrets: nothing.
 
+mod disk;
 mod files;
+mod limits;
 mod numbers;
 mod orphans;
+mod rungs;
 mod secrets;
 mod tools;
 
@@ -44,4 +47,14 @@ fn open_files(pid: u32) -> BTreeSet<String> {
 
 fn agent_dir(world: &World, agent: &str) -> PathBuf {
     world.state().join("agents").join(agent)
+}
+
+/// The cgroup of a process.
+fn group_of(pid: u32) -> PathBuf {
+    let table = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let group =
+        table.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default().trim_start_matches('/').to_owned();
+    let tops = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(PathBuf::from);
+    let top = tops.into_iter().find(|top| top.join("cgroup.procs").exists()).unwrap_or_default();
+    top.join(group)
 }

@@ -4,12 +4,15 @@
 
 mod bot_api;
 mod both;
+mod chaos;
 mod config;
 mod control;
 mod crash;
+mod drill;
 mod failure;
 mod isolation;
 mod message;
+mod outlive;
 mod readme;
 mod scenes;
 mod sim;

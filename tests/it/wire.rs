@@ -2,8 +2,10 @@
 
 use proptest::prelude::*;
 use protocol::control::{self, Reply, Request, SendEvent, Verb};
+use protocol::envelope::{Bound, By, Limit};
 use protocol::frame::{self, Frame};
 use protocol::from_worker::{Beat, Delta, Isolation, Phase, Progress, Ready, Started, Steered};
+use protocol::guest::{Guest, Guests};
 use protocol::hello::{Hello, Role};
 use protocol::stable::{Finished, Outcome};
 use protocol::text::TextFile;
@@ -45,7 +47,13 @@ fn configure() -> Configure {
         env_secret: vec!["K".into()],
         codex_extra: String::new(),
         masked: vec!["/s".into()],
-        limits: Limits { memory_max: Some(1), memory_high: None, cpu_weight: Some(100), pids_max: Some(9) },
+        limits: Limits {
+            memory_max: Some(1),
+            cpu_weight: Some(100),
+            pids_max: Some(9),
+            core_size: Some(0),
+            ..Limits::default()
+        },
         max_turns: 3,
         clocks: Clocks {
             first_event_ms: 1,
@@ -55,6 +63,7 @@ fn configure() -> Configure {
             idle_after_ms: 5,
             orphan_after_ms: 6,
             stop_grace_ms: 7,
+            heartbeat_ms: 8,
         },
     }
 }
@@ -89,9 +98,11 @@ fn to_worker() -> Vec<ToWorker> {
             thread: Some("t".into()),
             prompt: long_text(),
             route: route(),
+            begun: false,
         })),
         ToWorker::Steer(Steer { attempt: AttemptId(5), turn: TurnId(7), text }),
         ToWorker::Interrupt(Interrupt { attempt: AttemptId(5), reason: InterruptReason::Asked }),
+        ToWorker::Ping(9),
     ]
 }
 
@@ -100,14 +111,20 @@ fn from_worker() -> Vec<FromWorker> {
     vec![
         FromWorker::Hello(Hello { build: "1".into(), ..Hello::new(Role::Worker, agent(), Incarnation(3)) }),
         FromWorker::Finished(Box::new(finished())),
-        FromWorker::Ready(Ready { running: vec![attempt], isolation: Isolation::Namespace }),
+        FromWorker::Ready(Ready {
+            running: vec![attempt],
+            isolation: Isolation::NamespaceAndCgroup,
+            bounds: vec![Bound { limit: Limit::PidsMax, value: 9, by: By::Sampling }],
+        }),
         FromWorker::Begun(attempt),
         FromWorker::Started(Started { attempt, thread: "t".into(), isolation: Isolation::BestEffort }),
-        FromWorker::Progress(Progress { attempt, phase: Phase::Tool, detail: "make".into(), dropped: 2 }),
+        FromWorker::Progress(Progress { attempt, phase: Phase::Tool, detail: "make".into(), dropped: 2, for_ms: 3 }),
         FromWorker::Delta(Delta { attempt, text: "so".into() }),
         FromWorker::Steered(Steered { attempt, turn: TurnId(7), taken: true }),
         FromWorker::Beat(Beat { running: 1, children: 2 }),
         FromWorker::Note("n".into()),
+        FromWorker::Alert("a".into()),
+        FromWorker::Pong(9),
     ]
 }
 
@@ -129,6 +146,18 @@ fn requests() -> Vec<Request> {
         Request::Retry(TurnId(6)),
         Request::Reload,
         Request::Shutdown { now: true },
+        Request::Upgrade("/p".into()),
+        Request::Guests(Guests {
+            base_url: "http://127.0.0.1:1/v1".into(),
+            agents: vec![Guest {
+                agent: agent(),
+                runtime: Runtime::Codex,
+                memory_max: Some(1),
+                pids_max: None,
+                compact_at_tokens: Some(2),
+            }],
+        }),
+        Request::Ping(agent()),
     ]
 }
 
@@ -138,6 +167,7 @@ fn replies() -> Vec<Reply> {
         Reply::Event(SendEvent::Queued { turn: TurnId(6), position: 2 }),
         Reply::Event(SendEvent::Joined { turn: TurnId(6), into: TurnId(5) }),
         Reply::Event(SendEvent::Refused { reason: "full".into() }),
+        Reply::Guests(vec![agent()]),
         Reply::Note("n".into()),
         Reply::Done,
         Reply::Refused(control::Refused { kind: control::RefusedKind::Later, why: "w".into() }),

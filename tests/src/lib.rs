@@ -4,6 +4,7 @@
 pub mod bench;
 pub mod codex;
 pub mod processes;
+pub mod release;
 pub mod sim;
 pub mod standin;
 pub mod wait;

@@ -327,6 +327,7 @@ impl World {
         self.kill_supervisor();
         let mark = self.root().to_string_lossy().into_owned();
         processes::marked(&mark).into_iter().for_each(processes::kill9);
+        supervisor::process::cgroup::remove_all(&self.state());
     }
 
     /// Shuts the world down as an operator would, and checks that nothing is left.

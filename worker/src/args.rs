@@ -16,11 +16,14 @@ pub struct Args {
     pub socket: PathBuf,
     /// The only user who may dial.
     pub supervisor_uid: u32,
+    /// The agent's cgroup, absolute, if there is one.
+    pub cgroup: Option<PathBuf>,
+    /// What the supervisor wrote down before it started this process; said again in the hello. 0: nothing.
+    pub nonce: u64,
 }
 
 /// How a worker is started.
-pub const USAGE: &str =
-    "cofferdam-worker --agent NAME --incarnation N --agent-dir DIR --socket PATH --supervisor-uid UID";
+pub const USAGE: &str = "cofferdam-worker --agent NAME --incarnation N --agent-dir DIR --socket PATH --supervisor-uid UID [--nonce N] [--cgroup DIR]";
 
 /// Why the arguments are no start.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,12 +42,13 @@ pub enum ArgsError {
     Bad(&'static str, String),
 }
 
-const NAMES: [&str; 5] = ["--agent", "--incarnation", "--agent-dir", "--socket", "--supervisor-uid"];
+const NAMES: [&str; 7] =
+    ["--agent", "--incarnation", "--agent-dir", "--socket", "--supervisor-uid", "--nonce", "--cgroup"];
 
 impl Args {
     /// Reads the words behind the program's name. The last of equal words wins.
     pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Self, ArgsError> {
-        let mut values: [Option<String>; 5] = Default::default();
+        let mut values: [Option<String>; NAMES.len()] = Default::default();
         let mut words = words.into_iter();
         while let Some(word) = words.next() {
             let found = NAMES.iter().zip(values.iter_mut()).find(|(name, _)| **name == word);
@@ -53,7 +57,7 @@ impl Args {
             };
             *value = Some(words.next().ok_or(ArgsError::NoValue(name))?);
         }
-        let [agent, incarnation, agent_dir, socket, uid] = values;
+        let [agent, incarnation, agent_dir, socket, uid, nonce, cgroup] = values;
         let need = |value: Option<String>, name| value.ok_or(ArgsError::Missing(name));
         let agent = need(agent, "--agent")?;
         Ok(Self {
@@ -62,6 +66,8 @@ impl Args {
             agent_dir: absolute(need(agent_dir, "--agent-dir")?, "--agent-dir")?,
             socket: absolute(need(socket, "--socket")?, "--socket")?,
             supervisor_uid: number(need(uid, "--supervisor-uid")?, "--supervisor-uid")?,
+            cgroup: cgroup.map(|dir| absolute(dir, "--cgroup")).transpose()?,
+            nonce: nonce.map_or(Ok(0), |nonce| number(nonce, "--nonce"))?,
         })
     }
 }
@@ -86,7 +92,10 @@ mod tests {
     #[test]
     fn reads_what_the_supervisor_says() {
         let args = parse("--agent a --incarnation 7 --agent-dir /d --socket /s --supervisor-uid 0").unwrap();
-        assert_eq!((args.agent.as_str(), args.incarnation.0, args.supervisor_uid), ("a", 7, 0));
+        assert_eq!((args.agent.as_str(), args.incarnation.0, args.supervisor_uid, args.nonce), ("a", 7, 0, 0));
+        assert_eq!(args.cgroup, None);
+        let args = parse("--agent a --incarnation 7 --agent-dir /d --socket /s --supervisor-uid 0 --nonce 9").unwrap();
+        assert_eq!(args.nonce, 9);
     }
 
     #[test]
@@ -95,9 +104,14 @@ mod tests {
         assert_eq!(parse(base), Err(ArgsError::Missing("--supervisor-uid")));
         assert_eq!(parse("--x"), Err(ArgsError::Unknown("--x".into())));
         assert_eq!(parse("--agent"), Err(ArgsError::NoValue("--agent")));
-        for (name, bad) in
-            [("--supervisor-uid", "-1"), ("--agent-dir", "d"), ("--agent", "A/b"), ("--incarnation", "x")]
-        {
+        for (name, bad) in [
+            ("--supervisor-uid", "-1"),
+            ("--agent-dir", "d"),
+            ("--agent", "A/b"),
+            ("--incarnation", "x"),
+            ("--cgroup", "c"),
+            ("--nonce", "x"),
+        ] {
             let words = format!("{base} --supervisor-uid 0 {name} {bad}");
             assert!(matches!(parse(&words), Err(ArgsError::Bad(n, _)) if n == name), "{words}");
         }

@@ -10,9 +10,12 @@
 //! What an effect answers at once (a rollout that was read) becomes the next input of the same round.
 
 mod effects;
+mod ground;
+mod look;
 
 use crate::args::Args;
 use crate::clock::{self, Clock};
+use crate::codex::cgroup::Group;
 use crate::codex::child::Event;
 use crate::codex::nursery::{Handle, Nursery};
 use crate::codex::pipe::Line;
@@ -23,7 +26,7 @@ use crate::link::{self, LinkError, LinkEvent, Session};
 use crate::machine::Machine;
 use crate::machine::io::{ChildId, Input, Tick};
 use crate::texts::{self, Texts};
-use protocol::from_worker::Beat;
+use protocol::from_worker::{Beat, Progress};
 use protocol::hello::Accord;
 use protocol::journal::{Reading, Standing};
 use protocol::to_worker::{Begin, Configure};
@@ -38,8 +41,11 @@ use tokio::time::sleep_until;
 /// Between two beats while something runs, in milliseconds.
 const BEAT_BUSY_MS: u64 = 2000;
 
-/// Between two beats of an idle worker, in milliseconds: it must not wake the host for nothing.
-const BEAT_IDLE_MS: u64 = 30_000;
+/// The longest pause between two beats, in milliseconds: orphans are reaped with them.
+const BEAT_MS_MAX: u64 = 30_000;
+
+/// Beats within the time after which the supervisor gives a silent worker up: two may be late.
+const BEATS_PER_TIMEOUT: u64 = 3;
 
 /// Events that wait for the loop, of each source. Beyond it the source waits, and that is the back-pressure.
 const EVENTS_MAX: usize = 64;
@@ -67,19 +73,30 @@ pub enum DriverError {
     Start(#[source] std::io::Error),
 }
 
+/// What this process was given at its start.
+#[derive(Debug)]
+pub struct Start {
+    /// The mask of its children's files.
+    pub umask: Mode,
+    /// Its agent's cgroup, if there is one.
+    pub group: Option<Group>,
+}
+
 /// Serves the agent until everything is done.
-pub async fn run(args: &Args, umask: Mode) -> Result<(), DriverError> {
+pub async fn run(args: &Args, start: Start) -> Result<(), DriverError> {
     let (journal, reading) = Journal::open(&args.agent_dir)?;
     let listener = link::listen(&args.socket)?;
     let mut terminate =
         tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(DriverError::Start)?;
     let (link_sender, mut link_events) = mpsc::channel(EVENTS_MAX);
     let (child_sender, mut child_events) = mpsc::channel(EVENTS_MAX);
-    tokio::spawn(link::serve(listener, args.clone(), link_sender));
-    let mut driver = Driver::new(args, umask, journal, reading, child_sender);
+    let (disk_sender, mut disk_events) = mpsc::channel(1);
+    let mut driver = Driver::new(args, start, (journal, reading), child_sender, disk_sender);
+    driver.machine.set_controllers(driver.nursery.controllers());
+    let mut door = ground::Door::open(listener, args.clone(), link_sender);
     say_listening().map_err(DriverError::Start)?;
     let ended = loop {
-        if let Err(error) = driver.fire_due() {
+        if let Err(error) = driver.fire_due(&mut door) {
             break Err(error);
         }
         if driver.left {
@@ -89,6 +106,7 @@ pub async fn run(args: &Args, umask: Mode) -> Result<(), DriverError> {
         let handled = tokio::select! {
             Some(event) = link_events.recv() => driver.on_link(event),
             Some(event) = child_events.recv() => driver.on_child(event),
+            Some(bytes) = disk_events.recv() => driver.take(Input::DiskLooked(bytes)),
             _ = terminate.recv() => driver.take(Input::Terminate),
             () = sleep_until(driver.clock.instant(due)) => Ok(()),
         };
@@ -97,15 +115,19 @@ pub async fn run(args: &Args, umask: Mode) -> Result<(), DriverError> {
         }
     };
     driver.leave(&mut child_events).await;
-    drop(std::fs::remove_file(&args.socket));
+    door.close();
     ended.map_err(DriverError::from)
 }
 
-/// One line on stdout is the supervisor's signal to dial; then stdout is closed.
+/// One line on stdout is the supervisor's signal to dial; then stdout is closed. A supervisor that died meanwhile hears
+/// nothing, and the next one finds the socket.
 fn say_listening() -> std::io::Result<()> {
     use std::io::Write;
     let mut stdout = std::io::stdout();
-    stdout.write_all(b"listening\n").and_then(|()| stdout.flush())?;
+    match stdout.write_all(b"listening\n").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
     let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
     nix::unistd::dup2_stdout(null)?;
     Ok(())
@@ -120,12 +142,19 @@ struct Driver {
     texts: Texts,
     nursery: Arc<Nursery>,
     child_sender: mpsc::Sender<Event>,
+    /// Where the size of the agent's folder is told.
+    disk_sender: mpsc::Sender<u64>,
     children: BTreeMap<ChildId, Handle>,
+    looks: look::Looks,
     session: Option<Session>,
     /// The session has been told to the machine.
     linked: bool,
     /// News that may not be lost and that nobody has heard.
     waiting: VecDeque<FromWorker>,
+    /// The latest progress of each running attempt, with what was dropped before it: told again to a new supervisor.
+    latest: BTreeMap<AttemptId, Progress>,
+    /// The file whose lock we hold.
+    lock: ground::Mark,
     /// Open attempts of the last incarnation, until it is known whose they are.
     recovered: Vec<Standing>,
     /// Outcomes that are journaled, and where their text lies if it is not inline.
@@ -136,24 +165,39 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(args: &Args, umask: Mode, journal: Journal, reading: Reading, child_sender: mpsc::Sender<Event>) -> Self {
+    fn new(
+        args: &Args,
+        start: Start,
+        (journal, reading): (Journal, Reading),
+        child_sender: mpsc::Sender<Event>,
+        disk_sender: mpsc::Sender<u64>,
+    ) -> Self {
+        let Start { umask, group } = start;
+        let damage = (reading.damaged_bytes > 0).then(|| {
+            let bytes = reading.damaged_bytes;
+            FromWorker::Note(format!("{bytes} bytes of the agent's journal are damaged: what they told is uncertain"))
+        });
         let texts = Texts::new(&args.agent_dir);
         texts.tidy(&reading.open.keys().copied().collect());
         let clock = Clock::start();
-        let beat_due = Tick(clock.now().0 + BEAT_IDLE_MS);
+        let beat_due = clock.now();
         Self {
             args: args.clone(),
             machine: Machine::new(args.incarnation.0),
-            nursery: Nursery::new(args, umask),
+            nursery: Nursery::new(args, umask, group),
             recovered: reading.open.into_values().collect(),
             clock,
             journal,
             texts,
             child_sender,
+            disk_sender,
             children: BTreeMap::new(),
+            looks: look::Looks::default(),
             session: None,
             linked: false,
-            waiting: VecDeque::new(),
+            waiting: damage.into_iter().collect(),
+            latest: BTreeMap::new(),
+            lock: ground::Mark::of(&args.agent_dir.join(crate::lock::LOCK_FILE)),
             journaled: BTreeMap::new(),
             configure: None,
             beat_due,
@@ -161,10 +205,13 @@ impl Driver {
         }
     }
 
-    fn fire_due(&mut self) -> Result<(), JournalError> {
+    fn fire_due(&mut self, door: &mut ground::Door) -> Result<(), JournalError> {
         let now = self.clock.now();
+        self.beat_due = self.beat_by(now);
         if now >= self.beat_due {
             self.beat(now);
+            door.look();
+            self.stand()?;
         }
         if self.machine.deadline().is_some_and(|(due, _)| due <= now) { self.take(Input::Timeout) } else { Ok(()) }
     }
@@ -177,17 +224,19 @@ impl Driver {
     }
 
     fn beat_by(&self, now: Tick) -> Tick {
-        if self.is_busy() { self.beat_due.min(Tick(now.0 + BEAT_BUSY_MS)) } else { self.beat_due }
+        self.beat_due.min(Tick(now.0 + self.beat_pause_ms()))
     }
 
-    fn is_busy(&self) -> bool {
-        self.machine.running() > 0 || self.machine.children() > 0
+    /// The beat is written by this loop, so that one which is stopped or spins is found by its silence.
+    fn beat_pause_ms(&self) -> u64 {
+        let busy = self.machine.running() > 0 || self.machine.children() > 0;
+        let longest = if busy { BEAT_BUSY_MS } else { BEAT_MS_MAX };
+        (self.machine.heartbeat_ms() / BEATS_PER_TIMEOUT).min(longest)
     }
 
     fn beat(&mut self, now: Tick) {
         self.nursery.reap();
-        let pause = if self.is_busy() { BEAT_BUSY_MS } else { BEAT_IDLE_MS };
-        self.beat_due = Tick(now.0 + pause);
+        self.beat_due = Tick(now.0 + self.beat_pause_ms());
         if self.linked {
             self.tell(FromWorker::Beat(Beat { running: self.machine.running(), children: self.machine.children() }));
         }
@@ -236,6 +285,7 @@ impl Driver {
         for news in std::mem::take(&mut self.waiting) {
             self.tell(news);
         }
+        self.tell_latest();
         Ok(())
     }
 
@@ -268,6 +318,10 @@ impl Driver {
                 }
             },
             ToWorker::Interrupt(interrupt) => self.take(Input::Interrupt(interrupt.attempt, interrupt.reason)),
+            ToWorker::Ping(nonce) => {
+                self.tell(FromWorker::Pong(nonce));
+                Ok(())
+            }
         }
     }
 
@@ -310,6 +364,11 @@ impl Driver {
 
     fn on_begin(&mut self, begin: Box<Begin>) -> Result<(), JournalError> {
         self.set_local_time();
+        self.stand()?;
+        if !self.machine.knows(begin.attempt) && !self.journal.make_room()? {
+            self.refuse_for_room(&begin);
+            return Ok(());
+        }
         match texts::read(&begin.prompt) {
             Ok(prompt) => {
                 let homes = self.args.agent_dir.join("codex-home");
@@ -329,11 +388,14 @@ impl Driver {
             Event::Rung(isolation, why) => {
                 self.machine.set_isolation(isolation);
                 if let Some(why) = why {
-                    self.tell(FromWorker::Note(format!("Codex children have no namespace of their own: {why}")));
+                    self.tell(FromWorker::Note(why));
                 }
                 Ok(())
             }
-            Event::Spawned(id, pid) => self.take(Input::Spawned(id, pid)),
+            Event::Spawned(id, pid) => {
+                self.looks.begin(id, pid);
+                self.take(Input::Spawned(id, pid))
+            }
             Event::SpawnFailed(id, failure) => {
                 self.children.remove(&id);
                 self.take(Input::SpawnFailed(id, failure))
@@ -346,6 +408,7 @@ impl Driver {
             Event::Line(id, Line::TooLong(bytes), _) => self.take(Input::LineTooLong(id, bytes)),
             Event::Exited(id, exit) => {
                 self.children.remove(&id);
+                self.looks.end(id);
                 self.take(Input::Exited(id, exit))
             }
         }
@@ -394,6 +457,7 @@ pub(crate) mod tests {
                 idle_after_ms: 600_000,
                 orphan_after_ms: 600_000,
                 stop_grace_ms: 2000,
+                heartbeat_ms: 15_000,
             },
         }
     }

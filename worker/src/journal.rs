@@ -8,10 +8,12 @@
 
 use protocol::AttemptId;
 use protocol::journal::{self, Reading, Record, Standing};
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Size above which the file is rewritten with its open attempts alone, in bytes: long before a reading is slow.
@@ -19,6 +21,10 @@ const REWRITE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Most that is read at the start, in bytes. Four times what a rewrite leaves room for; more is no journal of ours.
 const READ_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Room that is kept for each open attempt, in bytes: its records, and an outcome with the longest text that is not a file
+/// of its own (256 KiB) and all its details.
+const RESERVE_BYTES: u64 = 512 * 1024;
 
 /// Most foreign journals that are kept aside; the oldest goes first.
 const FOREIGN_MAX: u32 = 8;
@@ -65,6 +71,19 @@ impl Journal {
         Ok((journal, reading))
     }
 
+    /// Makes room on disk for an attempt and its outcome, beside those that are open. The room lies behind the end of the
+    /// file and is not taken back while they are. A file system that cannot reserve is believed to have room.
+    ///
+    /// `Ok(false)`: the disk is full.
+    pub fn make_room(&self) -> Result<bool, JournalError> {
+        let length = RESERVE_BYTES * (self.open.len() as u64 + 1);
+        match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.bytes, length) {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(true),
+            Err(Errno::NOSPC | Errno::DQUOT) => Ok(false),
+            Err(error) => Err(self.fail("reserve room for", error.into())),
+        }
+    }
+
     /// Appends a record. It is on disk when this returns, but for an acknowledgement: if that is lost, an outcome is
     /// told once more, and it is taken once.
     pub fn append(&mut self, record: &Record) -> Result<(), JournalError> {
@@ -87,6 +106,20 @@ impl Journal {
             Record::Prompted(_) | Record::Thread(..) | Record::Ended(_) => {}
         }
         Ok(())
+    }
+
+    /// Whether the file at its path is still the one that is written.
+    pub fn stand(&self) -> Result<(), JournalError> {
+        let ours = self.file.metadata().map_err(|e| self.fail("look at", e))?;
+        match std::fs::symlink_metadata(self.dir.join("journal")) {
+            Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => Ok(()),
+            Ok(_) | Err(_) => Err(self.lost()),
+        }
+    }
+
+    /// The error of a folder that was removed or replaced under us.
+    pub fn lost(&self) -> JournalError {
+        self.fail("find", io::Error::other("the agent's folder was removed or replaced while its worker ran"))
     }
 
     /// Makes this journal the one of `ledger`. If it belonged to another, it is set aside, and its new name is told.
@@ -198,6 +231,30 @@ mod tests {
             let (_, reading) = Journal::open(dir.path()).unwrap();
             assert_eq!((reading.open.len(), reading.torn_bytes), (2, 0));
         }
+    }
+
+    #[test]
+    fn room_is_kept_behind_the_end_for_each_open_attempt() {
+        use std::os::unix::fs::MetadataExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let (mut journal, _) = Journal::open(dir.path()).unwrap();
+        assert!(journal.make_room().unwrap());
+        journal.append(&begun(1)).unwrap();
+        assert!(journal.make_room().unwrap());
+        let data = std::fs::metadata(dir.path().join("journal")).unwrap();
+        assert!(data.blocks() * 512 >= RESERVE_BYTES * 2, "{} blocks", data.blocks());
+        assert_eq!(Journal::open(dir.path()).unwrap().1.torn_bytes, 0, "the room is not read");
+    }
+
+    #[test]
+    fn a_journal_that_was_removed_or_replaced_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(dir.path()).unwrap();
+        journal.stand().unwrap();
+        std::fs::rename(dir.path().join("journal"), dir.path().join("away")).unwrap();
+        assert!(journal.stand().unwrap_err().to_string().contains("removed or replaced"));
+        std::fs::write(dir.path().join("journal"), "").unwrap();
+        journal.stand().unwrap_err();
     }
 
     #[test]

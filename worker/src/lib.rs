@@ -15,7 +15,8 @@
 //! * `machine/`: decides.
 //! * [`journal`], [`texts`]: what must survive this process.
 //! * [`home`]: the agent's `CODEX_HOME` and `HOME`.
-//! * [`codex`]: starts, feeds, contains and ends Codex children; [`sweep`] finds what they left.
+//! * [`codex`]: starts, feeds, contains and ends Codex children; [`sweep`] finds what they left,
+//!   [`usage`] what they use.
 //! * [`clock`], [`log`]: the only reader of time, the only writer of the agent's log.
 
 pub mod args;
@@ -30,8 +31,11 @@ pub mod log;
 pub mod machine;
 pub mod sweep;
 pub mod texts;
+pub mod usage;
 
 use args::Args;
+use codex::cgroup::Group;
+use protocol::version::Release;
 use rustix::fs::Mode;
 use std::io::Write;
 use std::process::ExitCode;
@@ -54,7 +58,12 @@ pub mod exit {
 const OOM_SCORE_ADDED: i32 = 100;
 
 /// The worker's program.
-pub fn main() -> ExitCode {
+pub fn main(release: Release) -> ExitCode {
+    release.begin();
+    let mut words = std::env::args().skip(1);
+    if words.next().as_deref() == Some("probe") {
+        return probe(&words.next().unwrap_or_default());
+    }
     match Args::parse(std::env::args().skip(1)).map_err(|e| (exit::USAGE, e.to_string())).and_then(|args| serve(&args))
     {
         Ok(()) => ExitCode::from(exit::DONE),
@@ -66,18 +75,43 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Says on stdout how Codex children would be contained here, for `cofferdam doctor`: `namespace BWRAP`, `none WHY` or
+/// `missing COMMAND`.
+fn probe(command: &str) -> ExitCode {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return ExitCode::from(exit::IO);
+    };
+    let line = match runtime.block_on(codex::nursery::Nursery::try_host(command)) {
+        Some(Ok(bwrap)) => format!("namespace {}", bwrap.display()),
+        Some(Err(why)) => format!("none {}", why.lines().next().unwrap_or_default()),
+        None => format!("missing {command}"),
+    };
+    match writeln!(std::io::stdout(), "{line}") {
+        Ok(()) => ExitCode::from(exit::DONE),
+        Err(_) => ExitCode::from(exit::IO),
+    }
+}
+
 fn serve(args: &Args) -> Result<(), (u8, String)> {
-    let umask_of_children = settle();
+    let umask = settle();
     let held = lock::Lock::take(&args.agent_dir).map_err(|e| {
         let code = if matches!(e, lock::LockError::Held(_)) { exit::HELD } else { exit::IO };
         (code, e.to_string())
     })?;
     log::install(&args.agent_dir, args.incarnation);
+    let group = args.cgroup.as_deref().and_then(|dir| {
+        let entered = Group::enter(dir);
+        if let Err(error) = &entered {
+            tracing::warn!(%error, group = %dir.display(), "this worker has no cgroup");
+        }
+        entered.ok()
+    });
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| (exit::IO, format!("cannot start the event loop: {e}")))?;
-    let ended = runtime.block_on(driver::run(args, umask_of_children)).map_err(|e| (exit::IO, e.to_string()));
+    let ended =
+        runtime.block_on(driver::run(args, driver::Start { umask, group })).map_err(|e| (exit::IO, e.to_string()));
     drop(held);
     ended
 }

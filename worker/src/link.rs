@@ -105,17 +105,19 @@ pub fn listen(path: &Path) -> Result<Listener, LinkError> {
             Ok(()) | Err(_) => {}
         }
         // The process' mask keeps others out from the first moment on; this is the mode that all our files have.
-        let listener = ListenerOptions::new().name(path.to_fs_name::<GenericFilePath>()?).create_tokio()?;
+        // Whoever drops a listener must not remove the socket of the next one at the same path.
+        let options = ListenerOptions::new().name(path.to_fs_name::<GenericFilePath>()?).reclaim_name(false);
+        let listener = options.create_tokio()?;
         std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
         Ok(listener)
     };
     bind().map_err(|source| LinkError::Io { path: path.to_owned(), source })
 }
 
-/// Takes callers for ever.
-pub async fn serve(listener: Listener, args: Args, events: mpsc::Sender<LinkEvent>) {
+/// Takes callers for ever. `binding` counts how often the socket was bound, so that no two sessions bear one number.
+pub async fn serve(listener: Listener, args: Args, events: mpsc::Sender<LinkEvent>, binding: u64) {
     let room = Arc::new(Semaphore::new(SESSIONS_MAX));
-    let mut next = 0;
+    let mut next = binding << 32;
     loop {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
         match listener.accept().await {
@@ -141,7 +143,7 @@ fn is_supervisor(stream: &Stream, uid: u32) -> bool {
 }
 
 fn ours(args: &Args) -> Hello {
-    Hello::new(Role::Worker, args.agent.clone(), args.incarnation)
+    Hello { nonce: args.nonce, ..Hello::new(Role::Worker, args.agent.clone(), args.incarnation) }
 }
 
 struct Caller {
@@ -197,7 +199,8 @@ impl Caller {
             | ToWorker::Configure(_)
             | ToWorker::Begin(_)
             | ToWorker::Steer(_)
-            | ToWorker::Interrupt(_) => Err("something else came first".to_owned()),
+            | ToWorker::Interrupt(_)
+            | ToWorker::Ping(_) => Err("something else came first".to_owned()),
         }
     }
 
@@ -370,7 +373,9 @@ fn droppable(message: &FromWorker) -> Option<AttemptId> {
         | FromWorker::Started(_)
         | FromWorker::Steered(_)
         | FromWorker::Beat(_)
-        | FromWorker::Note(_) => None,
+        | FromWorker::Note(_)
+        | FromWorker::Alert(_)
+        | FromWorker::Pong(_) => None,
     }
 }
 
@@ -406,7 +411,8 @@ mod tests {
         let kept: Vec<bool> = queue.frames.iter().map(|(d, _)| d.is_none()).collect();
         assert_eq!(kept.iter().filter(|k| **k).count(), 1);
         assert_eq!(queue.bytes, queue.frames.iter().map(|(_, b)| b.len()).sum::<usize>());
-        let progress = Progress { attempt: AttemptId(1), phase: Phase::Tool, detail: String::new(), dropped: 0 };
+        let progress =
+            Progress { attempt: AttemptId(1), phase: Phase::Tool, detail: String::new(), dropped: 0, for_ms: 0 };
         assert!(queue.push(FromWorker::Progress(progress)));
         let (_, last) = queue.frames.back().unwrap();
         let mut reader = FrameReader::new();

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    worker::main()
+    worker::main(protocol::version::Release::of_source())
 }

@@ -71,7 +71,12 @@ pub fn round(marker: &str, own: &BTreeSet<u32>, whole_host: bool) -> bool {
         }
     }
     if whole_host {
-        for pid in marked(marker) {
+        // Stopped first: of a bomb that forks while it is being killed, one is always left to go on.
+        let all = marked(marker);
+        for pid in &all {
+            signal(*pid, Signal::STOP);
+        }
+        for pid in all {
             kill(pid);
             found = true;
         }
@@ -93,8 +98,12 @@ fn reap(pid: u32) -> bool {
 
 /// SIGKILL to one process.
 pub fn kill(pid: u32) {
+    signal(pid, Signal::KILL);
+}
+
+fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = as_pid(pid) {
-        rustix::process::kill_process(pid, Signal::KILL).ok();
+        rustix::process::kill_process(pid, signal).ok();
     }
 }
 

@@ -83,7 +83,7 @@ fn turn(worker: &mut Worker<'_>, attempt: u64, runtime: Runtime, prompt: &str) -
     let prompt = Text::Inline(prompt.to_owned());
     let route = Route { runtime, provider: "mock".into(), model: "gpt-5.5".into() };
     let (attempt, turn) = (AttemptId(attempt), TurnId(attempt));
-    worker.say(&ToWorker::Begin(Box::new(Begin { attempt, turn, thread: None, prompt, route })));
+    worker.say(&ToWorker::Begin(Box::new(Begin { attempt, turn, thread: None, prompt, route, begun: false })));
     assert_eq!(worker.started(), Isolation::Namespace);
     let end = worker.finished();
     worker.say(&ToWorker::Ack(attempt));

@@ -1,5 +1,6 @@
 //! The words of the command line.
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 use protocol::AgentName;
 use std::path::PathBuf;
@@ -115,13 +116,32 @@ pub(super) enum Command {
         #[command(flatten)]
         shape: Shape,
     },
+    /// Hurt a throw-away agent on purpose and measure what the others feel
+    ///
+    /// Exit code 1 if a budget is missed, 75 if that happened on a host that was busy before. No configured agent is
+    /// touched unless --agent names one.
+    Drill(Drill),
     /// Check the configuration, without a supervisor
     Check {
         #[command(flatten)]
         shape: Shape,
     },
+    /// Say what this host enforces of isolation and limits, and how to get the rest. Exit code 1 if a limit is not held
+    Doctor {
+        #[command(flatten)]
+        shape: Shape,
+    },
     /// Let the supervisor read its configuration again
     Reload,
+    /// Replace the supervisor by another build; turns go on, workers follow one by one as they fall idle
+    Upgrade {
+        /// The new program; by default the one that runs this command
+        #[arg(long, value_name = "PATH")]
+        binary: Option<PathBuf>,
+        /// Return as soon as the supervisor is replaced
+        #[arg(long)]
+        no_wait: bool,
+    },
     /// Write a first configuration
     Init {
         /// Where; by default ~/.config/cofferdam/cofferdam.toml
@@ -157,6 +177,31 @@ pub(super) struct Send {
     /// Print one JSON object a line
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Drill {
+    /// How
+    #[arg(required = true, value_name = "KIND", value_parser = PossibleValuesParser::new(super::drill::words()))]
+    pub(super) kinds: Vec<String>,
+    /// Length of each phase: before, during, after
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(super) seconds: u64,
+    /// Where report.json and latency.svg go; by default a folder of their own below drills/ in the state
+    #[arg(long, value_name = "DIR")]
+    pub(super) report: Option<PathBuf>,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Hurt this configured agent instead of a throw-away one, by `stop` and `kill` only
+    #[arg(long, value_name = "NAME", value_parser = agent, requires = "yes_hurt_it")]
+    pub(super) agent: Option<AgentName>,
+    /// Yes, hurt the agent that --agent names
+    #[arg(long, requires = "agent")]
+    pub(super) yes_hurt_it: bool,
+    /// Even if it runs turns, which may be lost
+    #[arg(long, requires = "agent")]
+    pub(super) even_if_busy: bool,
 }
 
 #[derive(Debug, Args)]
@@ -216,5 +261,17 @@ mod tests {
         assert!(parse(&["turns", "Not An Agent"]).is_err());
         assert!(parse(&["kill"]).is_err());
         assert!(parse(&["ps", "--config", "x"]).is_ok());
+    }
+
+    #[test]
+    fn a_configured_agent_is_hurt_only_by_a_word_that_says_so() {
+        let parse = |words: &[&str]| Cli::try_parse_from(std::iter::once(&"cofferdam").chain(words));
+        assert!(parse(&["drill", "stop", "kill"]).is_ok() && parse(&["drill", "all"]).is_ok());
+        for bad in [&["drill"][..], &["drill", "tickle"], &["drill", "stop", "--agent", "a"]] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
+        assert!(parse(&["drill", "stop", "--seconds", "0"]).is_err());
+        assert!(parse(&["drill", "stop", "--yes-hurt-it"]).is_err());
+        assert!(parse(&["drill", "stop", "--agent", "a", "--yes-hurt-it"]).is_ok());
     }
 }

@@ -34,13 +34,14 @@ fn look_up(
             | Reply::Turns(_)
             | Reply::Turn(_)
             | Reply::Queue(_)
+            | Reply::Guests(_)
             | Reply::Note(_)) => show(other)?,
         }
     }
 }
 
 /// An answer to another question: the supervisor's bug.
-fn unasked(reply: &Reply) -> Failure {
+pub(super) fn unasked(reply: &Reply) -> Failure {
     Failure::new(Exit::Bug, format!("the supervisor answered another question: {reply:?}"))
 }
 
@@ -116,6 +117,7 @@ fn until_done(client: &mut Client, screen: &Screen) -> Result<(), Failure> {
             | Reply::Turns(_)
             | Reply::Turn(_)
             | Reply::Queue(_)
+            | Reply::Guests(_)
             | Reply::Note(_)) => tell(&reply, screen)?,
         }
     }
@@ -132,6 +134,7 @@ fn tell(reply: &Reply, screen: &Screen) -> Result<(), Failure> {
         | Reply::Turns(_)
         | Reply::Turn(_)
         | Reply::Queue(_)
+        | Reply::Guests(_)
         | Reply::Done
         | Reply::Refused(_) => Err(unasked(reply)),
     }

@@ -6,8 +6,10 @@ use super::screen::{Screen, Tone};
 use super::{Flag, setup};
 use crate::config::{Auth, Config, Environment, Report, Severity, places, template};
 use crate::process::spawn;
+use crate::store;
 use clap::CommandFactory;
-use protocol::{AgentName, version};
+use protocol::AgentName;
+use protocol::version::Release;
 use serde_json::json;
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write};
@@ -114,10 +116,11 @@ pub(super) fn login(flag: Flag<'_>, screen: &Screen, agent: &AgentName, argument
 
 /// The version of this binary and of its wire.
 pub(super) fn version(screen: &Screen, shape: Shape) -> Result<(), Failure> {
+    let (Release { protocol, build }, ledger) = (Release::current(), store::VERSION);
     if shape.json {
-        screen.json(&json!({ "version": version::BUILD, "protocol": version::PROTOCOL }))?;
+        screen.json(&json!({ "version": build, "protocol": protocol, "ledger": ledger }))?;
     } else {
-        screen.print(&format!("cofferdam {} (protocol {})", version::BUILD, version::PROTOCOL))?;
+        screen.print(&format!("cofferdam {build} (protocol {protocol}, ledger {ledger})"))?;
     }
     Ok(())
 }

@@ -3,7 +3,8 @@
 //! ```text
 //!   args.rs ---> run ------------------------------> the daemon, in this process
 //!           |--> ask.rs, send.rs --- control.sock --> show/: tables.rs, story.rs, json.rs --> screen.rs
-//!           `--> local.rs, logs.rs                    what needs no supervisor
+//!           |--> drill/ --- control.sock, many times    hurts and measures
+//!           `--> local.rs, logs.rs, doctor.rs         what needs no supervisor
 //! ```
 //! Every end is one [`Exit`]. Nothing here decides about agents; nothing that comes from outside reaches a terminal
 //! untamed.
@@ -11,6 +12,8 @@
 mod args;
 mod ask;
 mod clock;
+mod doctor;
+mod drill;
 mod exit;
 mod local;
 mod logs;
@@ -19,6 +22,7 @@ mod send;
 mod setup;
 mod show;
 mod texts;
+mod upgrade;
 
 pub use exit::Exit;
 pub use texts::TEXT_BYTES_MAX;
@@ -94,9 +98,12 @@ fn perform(cli: Cli, run: fn(Loaded) -> ExitCode, screen: &Screen) -> Result<Exi
         Command::Retry { turn, no_wait, json } => send::retry(flag, screen, TurnId(turn), json, !no_wait),
         Command::Queue { agent, shape } => ask::queue(flag, screen, agent, shape),
         Command::Reload => ask::change(flag, screen, &Request::Reload),
+        Command::Upgrade { binary, no_wait } => upgrade::upgrade(flag, screen, binary, !no_wait),
         Command::Login { agent, arguments } => return local::login(flag, screen, &agent, &arguments).map(Into::into),
         Command::Logs { agent, follow, lines, shape } => logs::logs(flag, screen, &agent, lines, follow, shape),
+        Command::Drill(arguments) => return drill::drill(flag, screen, &arguments).map(Into::into),
         Command::Check { shape } => local::check(flag, screen, shape),
+        Command::Doctor { shape } => return doctor::doctor(flag, screen, shape).map(Into::into),
         Command::Init { path, agent, owner } => local::init(path.as_deref(), screen, &agent, owner),
         Command::Version { shape } => local::version(screen, shape),
         Command::Completions { shell } => local::completions(screen, shell),

@@ -10,6 +10,10 @@ use crate::config::Config;
 use crate::control::{Client, ClientError};
 use protocol::TurnId;
 use protocol::control::{self, FinishedEvent, Reply, Request, SendEvent};
+use std::time::Duration;
+
+/// Longest wait for the word that a message is in the ledger. A commit takes milliseconds; a disk that stays full, for ever.
+const ACCEPT_WITHIN: Duration = Duration::from_secs(30);
 
 /// Sends a message; waits for its answer unless told not to.
 pub(super) fn send(flag: Flag<'_>, screen: &Screen, words: Send) -> Result<(), Failure> {
@@ -34,7 +38,7 @@ pub(super) fn retry(flag: Flag<'_>, screen: &Screen, turn: TurnId, json: bool, w
 
 /// Asks, and tells what becomes of the message until its end.
 fn follow(config: &Config, screen: &Screen, request: &Request, json: bool, waits: bool) -> Result<(), Failure> {
-    let mut client = Client::ask(&config.control_socket(), request, None)?;
+    let mut client = Client::ask(&config.control_socket(), request, Some(ACCEPT_WITHIN))?;
     let mut telling = Telling { screen, json, waits, turn: None, shown: String::new() };
     let mut ended = Ok(());
     loop {
@@ -44,8 +48,11 @@ fn follow(config: &Config, screen: &Screen, request: &Request, json: bool, waits
                 if let Err(failure) = telling.event(&event) {
                     ended = Err(failure);
                 }
-                if !waits && matches!(event, SendEvent::Accepted { .. }) {
-                    return ended;
+                if matches!(event, SendEvent::Accepted { .. }) {
+                    if !waits {
+                        return ended;
+                    }
+                    client.wait_for(None)?;
                 }
             }
             Reply::Note(note) => telling.line(&note),
@@ -57,7 +64,12 @@ fn follow(config: &Config, screen: &Screen, request: &Request, json: bool, waits
                 }
                 return Err(refused.into());
             }
-            reply @ (Reply::Health(_) | Reply::Ps(_) | Reply::Turns(_) | Reply::Turn(_) | Reply::Queue(_)) => {
+            reply @ (Reply::Health(_)
+            | Reply::Ps(_)
+            | Reply::Turns(_)
+            | Reply::Turn(_)
+            | Reply::Queue(_)
+            | Reply::Guests(_)) => {
                 return Err(Failure::new(Exit::Bug, format!("the supervisor answered another question: {reply:?}")));
             }
         }
@@ -90,7 +102,7 @@ impl Telling<'_> {
             }
             SendEvent::Queued { position, .. } => self.line(&format!("waits, {position} before it")),
             SendEvent::Joined { into, .. } => self.line(&format!("joined turn {into}, which runs")),
-            SendEvent::Progress { phase, detail, .. } => self.line(format!("{phase} {detail}").trim_end()),
+            SendEvent::Progress { phase, detail, .. } => self.line(format!("{phase}: {detail}").trim_end_matches(": ")),
             SendEvent::Delta { .. } => {}
             SendEvent::Refused { reason } => {
                 self.clear();
@@ -158,10 +170,15 @@ impl Telling<'_> {
         }
     }
 
-    /// The supervisor left: what became of the message is in the ledger.
+    /// The supervisor left, or does not take the message: what became of it is in the ledger.
     fn lost(&self, error: ClientError) -> Failure {
         self.clear();
+        let silent = matches!(error, ClientError::Silent(_));
         let failure = Failure::from(error);
+        if silent && self.turn.is_none() {
+            let hint = "it may still take the message: read `cofferdam health`, and look at `cofferdam turns` before you send it again";
+            return Failure::new(failure.exit, format!("{}\n  {hint}", failure.words));
+        }
         let Some(turn) = self.turn else { return failure };
         let words = format!("{}\n  turn {turn} is in the ledger: `cofferdam turns show {turn}`", failure.words);
         Failure::new(failure.exit, words)
@@ -248,7 +265,7 @@ mod tests {
     fn the_answer_is_alone_on_standard_output() {
         let (out, err, failure) = tell(false, true, &events("completed", None, "Hello.\n"));
         assert_eq!(out, "Hello.\n");
-        let told = "turn 12\nwaits, 1 before it\nthinking\nrunning ls\u{fffd}[2J\n";
+        let told = "turn 12\nwaits, 1 before it\nthinking\nrunning: ls\u{fffd}[2J\n";
         assert_eq!(err, format!("{told}turn 12, 3.2s, openai/gpt-5.5 on codex, 2 attempts\n"));
         assert!(failure.is_none());
     }

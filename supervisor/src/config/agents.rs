@@ -9,6 +9,7 @@ use super::section::{Found, Section, World};
 use super::units::{parse_duration, show_size};
 use super::value::echo;
 use super::words::{Approval, Auth, Home, QueueMode, Reviewer, Sandbox};
+use protocol::guest::GUEST_PREFIX;
 use protocol::{AgentName, Route, Runtime};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -53,6 +54,11 @@ pub(super) fn agents(root: &Section<'_>, base: &Base<'_>, sink: &mut Sink) -> BT
                 continue;
             }
         };
+        if name.as_str().starts_with(GUEST_PREFIX) {
+            let message = format!("names that begin with {GUEST_PREFIX} are kept for `cofferdam drill`");
+            sink.push(Problem::error(&spot.span, message).label("choose another name"));
+            continue;
+        }
         let agent = agent(&name, spot, &section, &defaults, base, sink);
         all.insert(name, agent);
     }
@@ -96,6 +102,7 @@ fn agent(
         silence_timeout: section.get("silence_timeout"),
         first_event_timeout: section.get("first_event_timeout"),
         compaction_timeout: section.get("compaction_timeout"),
+        heartbeat_timeout: section.get("heartbeat_timeout"),
         idle_after: section.get("idle_after"),
         stop_grace: section.get("stop_grace"),
         orphan_after: orphan_after(section, base.world),
@@ -205,7 +212,13 @@ fn limits(section: &Section<'_>, sink: &mut Sink) -> Limits {
         memory_max: section.get("memory_max"),
         memory_high: section.get("memory_high"),
         cpu_weight: small(section.get("cpu_weight")),
+        cpu_max: small(section.get("cpu_max")),
         pids_max: small(section.get("pids_max")),
+        io_weight: small(section.get("io_weight")),
+        open_files: small(section.get("open_files")),
+        core_size: section.get("core_size"),
+        file_size: section.get("file_size"),
+        disk_max: section.get("disk_max"),
     }
 }
 

@@ -105,6 +105,8 @@ const MIB: u64 = 1 << 20;
 
 /// A timeout: ten milliseconds let a test be quick, thirty days are longer than any turn.
 const TIMEOUT: Kind = Kind::Duration(10, 30 * DAY);
+/// A heartbeat: below two seconds a busy host would be taken for a dead worker.
+const HEARTBEAT: Kind = Kind::Duration(2 * SECOND, DAY);
 /// A pause, which may be none.
 const PAUSE: Kind = Kind::Duration(0, 30 * DAY);
 
@@ -120,6 +122,7 @@ pub const KEYS: &[Key] = &[
     key("max_turns", Kind::Integer(1, 1_000), Value("16"), "turns at once beyond each agent's first, which never waits for it"),
     key("worker_command", Kind::Path, Told("`cofferdam-worker` beside `cofferdam`"), "the worker's binary"),
     key("ballast", Kind::Size(0), Value("16M"), "kept back on disk so that the ledger can end what it began when the disk is full"),
+    key("cgroup", Kind::Text, Value("auto"), "where workers get cgroups of their own: auto (below our own, if it is ours to divide), none, or a folder of cgroup v2; read at the start"),
     key("log", Kind::Table, Nothing, "what the supervisor writes about itself"),
     key("log.filter", Kind::Text, Value("info"), "a level, or a filter such as `info,supervisor::channel=debug`"),
     key("log.format", Kind::Word(LogFormat::WORDS), Value("text"), "lines for people, or one JSON object a line"),
@@ -134,7 +137,7 @@ pub const KEYS: &[Key] = &[
     key("models", Kind::Named, Nothing, "policy by PROVIDER/MODEL"),
     key("models.*.runtime", Kind::Word(RUNTIMES), Nothing, "runtime of agents on this model that say nothing themselves"),
     key("defaults", Kind::Table, Nothing, "any key of `agents.*`, for agents without it; tables are joined key by key, lists are replaced"),
-    key("agents", Kind::Named, Nothing, "one table for each agent; names are a small letter and at most 31 of a-z, 0-9, _ and -"),
+    key("agents", Kind::Named, Nothing, "one table for each agent; names are a small letter and at most 31 of a-z, 0-9, _ and -, not beginning with drill-"),
     key("agents.*.model", Kind::Model, Required, "PROVIDER/MODEL; the prefix codex-cli/ or codex/ means openai/ on that runtime"),
     key("agents.*.runtime", Kind::Word(RUNTIMES), Told("prefix of `model`, else `models`, `providers`, `defaults`, else codex"), "app-server kept warm, or one `codex exec` for each turn"),
     key("agents.*.fallbacks", Kind::Texts, Value("[]"), "models to go to when a failure allows it, in order; without a prefix they keep the agent's runtime"),
@@ -156,14 +159,21 @@ pub const KEYS: &[Key] = &[
     key("agents.*.silence_timeout", TIMEOUT, Value("10m"), "the longest silence of Codex within a turn"),
     key("agents.*.first_event_timeout", TIMEOUT, Value("2m"), "the longest wait for the first event of a turn"),
     key("agents.*.compaction_timeout", TIMEOUT, Value("10m"), "the longest compaction"),
+    key("agents.*.heartbeat_timeout", HEARTBEAT, Value("15s"), "the longest silence of its worker, which is then killed with its tree and replaced"),
     key("agents.*.idle_after", PAUSE, Value("10m"), "how long a Codex child without a turn stays"),
     key("agents.*.stop_grace", PAUSE, Value("10s"), "time between the request to end and the kill"),
     key("agents.*.orphan_after", PAUSE, Value("10m"), "how long a worker without supervisor and work stays; 24h under the shipped unit, which sets COFFERDAM_ORPHAN_AFTER"),
-    key("agents.*.limits", Kind::Table, Nothing, "bounds of its processes together; carried to its worker, but not enforced by this release"),
-    key("agents.*.limits.memory_max", Kind::SizeBound(32 * MIB), Value("none"), "memory beyond which the kernel is to kill inside the agent"),
-    key("agents.*.limits.memory_high", Kind::SizeBound(32 * MIB), Value("none"), "memory beyond which the kernel is to reclaim; at most `memory_max`"),
+    key("agents.*.limits", Kind::Table, Nothing, "bounds of its processes; `cofferdam doctor` says what holds each of them on this host"),
+    key("agents.*.limits.memory_max", Kind::SizeBound(32 * MIB), Value("none"), "memory of all its processes together, at which a turn ends as `out_of_memory`"),
+    key("agents.*.limits.memory_high", Kind::SizeBound(32 * MIB), Value("none"), "memory at which its Codex is retired between turns; at most `memory_max`"),
     key("agents.*.limits.cpu_weight", Kind::Bound(1, 10_000), Value("none"), "share of the processor; 100 is an ordinary one"),
-    key("agents.*.limits.pids_max", Kind::Bound(32, 4_000_000), Value("none"), "processes and threads"),
+    key("agents.*.limits.cpu_max", Kind::Bound(1, 100_000), Value("none"), "processor time in percent of one core; 150 is one and a half"),
+    key("agents.*.limits.pids_max", Kind::Bound(32, 4_000_000), Value("none"), "processes and threads of all together, beyond which a turn ends as `budget`"),
+    key("agents.*.limits.io_weight", Kind::Bound(1, 10_000), Value("none"), "share of the disks; 100 is an ordinary one"),
+    key("agents.*.limits.open_files", Kind::Bound(256, 1_048_576), Value("none"), "descriptors that one process may have open"),
+    key("agents.*.limits.core_size", Kind::SizeBound(0), Value("0B"), "size of a core file"),
+    key("agents.*.limits.file_size", Kind::SizeBound(64 * MIB), Value("none"), "size of a file that one process writes, Codex' own records included"),
+    key("agents.*.limits.disk_max", Kind::SizeBound(MIB), Value("none"), "size of the agent's folder; its owners are told at 80 % and at 100 %, and Codex' log databases go between turns"),
     key("agents.*.codex_command", Kind::Command, Told("`codex.command`"), "its own Codex"),
     key("agents.*.codex", Kind::Free, Nothing, "merged into the config.toml of its Codex; our safety keys come last"),
     key("telegram", Kind::Named, Nothing, "one table for each bot"),

@@ -41,7 +41,7 @@ mod tests;
 pub use keys::{Absent, KEYS, Key, Kind, markdown_table};
 pub use load::{FILE_BYTES_MAX, Loaded};
 pub use model::{
-    Agent, Alerts, Bot, Config, Deliver, Job, Limits, Log, Provider, RuntimeFrom, SOCKET_PATH_BYTES_MAX, Secret,
+    Agent, Alerts, Bot, Cgroup, Config, Deliver, Job, Limits, Log, Provider, RuntimeFrom, SOCKET_PATH_BYTES_MAX, Secret,
 };
 pub use paths::{Environment, NoConfig, find, places};
 pub use report::{PROBLEMS_SHOWN_MAX, Problem, Report, Severity};

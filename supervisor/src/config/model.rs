@@ -33,6 +33,8 @@ pub struct Config {
     pub worker_command: Option<PathBuf>,
     /// Bytes held back on disk so that the ledger can end what it began when the disk is full.
     pub ballast_bytes: u64,
+    /// Where workers get cgroups of their own.
+    pub cgroup: Cgroup,
     /// What the supervisor writes about itself.
     pub log: Log,
     /// When owners are told of failures that nobody waits for.
@@ -125,6 +127,8 @@ pub struct Agent {
     pub first_event_timeout: Duration,
     /// The longest compaction.
     pub compaction_timeout: Duration,
+    /// The longest silence of its worker.
+    pub heartbeat_timeout: Duration,
     /// How long a Codex child without a turn stays.
     pub idle_after: Duration,
     /// What a worker gets between the request to end and the kill.
@@ -177,17 +181,58 @@ pub enum RuntimeFrom {
     BuiltIn,
 }
 
-/// Bounds of one agent's processes together, for its worker. `None`: no bound.
+/// Where workers get cgroups of their own.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cgroup {
+    /// Below our own, if it is ours to divide.
+    Auto,
+    /// Nowhere.
+    None,
+    /// Below this folder of cgroup v2, absolute.
+    At(PathBuf),
+}
+
+/// Bounds of one agent's processes, for its worker. `None`: no bound.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes beyond which the kernel is to kill inside the agent.
+    /// Bytes of memory at which a turn ends.
     pub memory_max: Option<u64>,
-    /// Bytes beyond which the kernel is to reclaim hard; at most `memory_max`.
+    /// Bytes of memory at which Codex is retired between turns; at most `memory_max`.
     pub memory_high: Option<u64>,
     /// Share of the processor, 1 to 10,000; 100 is an ordinary share.
     pub cpu_weight: Option<u32>,
+    /// Processor time in percent of one core.
+    pub cpu_max: Option<u32>,
     /// Processes and threads.
     pub pids_max: Option<u32>,
+    /// Share of the disks, 1 to 10,000; 100 is an ordinary share.
+    pub io_weight: Option<u32>,
+    /// Descriptors of one process.
+    pub open_files: Option<u32>,
+    /// Bytes of a core file.
+    pub core_size: Option<u64>,
+    /// Bytes of a file that one process writes.
+    pub file_size: Option<u64>,
+    /// Bytes of the agent's folder, of which its owners are told.
+    pub disk_max: Option<u64>,
+}
+
+impl Limits {
+    /// The same in the words of the wire.
+    pub fn for_worker(&self) -> protocol::to_worker::Limits {
+        protocol::to_worker::Limits {
+            memory_max: self.memory_max,
+            memory_high: self.memory_high,
+            cpu_weight: self.cpu_weight,
+            cpu_max: self.cpu_max,
+            pids_max: self.pids_max,
+            io_weight: self.io_weight,
+            open_files: self.open_files,
+            core_size: self.core_size,
+            file_size: self.file_size,
+            disk_max: self.disk_max,
+        }
+    }
 }
 
 /// A Telegram bot.

@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 /// Warns of all of it. Called last: a sink that is full of warnings would only count the errors after them.
 pub(super) fn warn(root: &Section<'_>, world: World<'_>, sink: &mut Sink) {
     reviewers(root, world, sink);
-    limits(root, world, sink);
     jobs(root, sink);
 }
 
@@ -35,17 +34,6 @@ fn reviewers(root: &Section<'_>, world: World<'_>, sink: &mut Sink) {
             Some(reviewer) => problem.label("Codex asks").also(&reviewer, "a person is to answer"),
             None => problem.label("Codex asks, and without `reviewer` a person is to answer"),
         });
-    }
-}
-
-/// Bounds that nothing enforces.
-fn limits(root: &Section<'_>, world: World<'_>, sink: &mut Sink) {
-    let defaults = root.sub("defaults");
-    let tables = root.named("agents").iter().map(|(_, table)| Some(table)).chain([defaults.table()]);
-    for entry in tables.flatten().filter_map(|table| Section::new("agents.*", Some(table), world).gives("limits")) {
-        let problem = Problem::warning(&entry.key, "`limits` are not enforced by this release");
-        let problem = problem.label("carried to the worker, which does nothing with them");
-        sink.push(problem.help("bound the service as a whole, with MemoryMax= and TasksMax= of its systemd unit"));
     }
 }
 

@@ -1,7 +1,7 @@
 //! From the keys that the file gives to the values that hold: the top of the file, providers, and what concerns
 //! several tables at once.
 
-use super::model::{Agent, Alerts, Config, Log, Provider, SOCKET_PATH_BYTES_MAX};
+use super::model::{Agent, Alerts, Cgroup, Config, Log, Provider, SOCKET_PATH_BYTES_MAX};
 use super::read::Span;
 use super::report::{Problem, Severity, Sink};
 use super::section::{Section, World};
@@ -39,6 +39,7 @@ pub(super) fn config(path: &Path, root: &Section<'_>, world: World<'_>, sink: &m
         max_turns: root.get("max_turns"),
         worker_command: root.path("worker_command").map(|found| found.value),
         ballast_bytes: root.get("ballast"),
+        cgroup: cgroup(root, sink),
         log: Log { filter: log.get("filter"), format: log.word("format", LogFormat::parse, LogFormat::Text) },
         alerts: Alerts { after: root.sub("alerts").get("after") },
         codex_command,
@@ -47,6 +48,22 @@ pub(super) fn config(path: &Path, root: &Section<'_>, world: World<'_>, sink: &m
         agents,
         bots,
         jobs,
+    }
+}
+
+/// Where workers get cgroups.
+fn cgroup(root: &Section<'_>, sink: &mut Sink) -> Cgroup {
+    match root.get::<String>("cgroup").as_str() {
+        "auto" => Cgroup::Auto,
+        "none" => Cgroup::None,
+        path if Path::new(path).is_absolute() => Cgroup::At(path.into()),
+        other => {
+            if let Some(found) = root.found::<String>("cgroup") {
+                let problem = Problem::error(&found.span, format!("bad place for cgroups: {}", echo(other)));
+                sink.push(problem.label("must be auto, none, or an absolute path such as /sys/fs/cgroup/agents"));
+            }
+            Cgroup::Auto
+        }
     }
 }
 

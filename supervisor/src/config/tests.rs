@@ -121,8 +121,8 @@ fn agent(config: &Config, name: &str) -> Agent {
 fn the_example_means_what_it_says() {
     let world = World::new().var("OLLAMA_API_KEY", "k");
     let loaded = world.parse(EXAMPLE).unwrap();
-    // A fallback that is the first route; and what this release does not do: limits, jobs.
-    assert_eq!(loaded.warnings.count(), 3, "{}", loaded.warnings);
+    // A fallback that is the first route; and what this release does not do: jobs.
+    assert_eq!(loaded.warnings.count(), 2, "{}", loaded.warnings);
     let config = loaded.config;
     let home = world.dir.path();
     assert_eq!(config.state_dir, home.join(".local/state/cofferdam"));
@@ -234,13 +234,21 @@ fn the_defaults_of_the_table_are_those_of_the_code() {
         ("agents.*.silence_timeout", show_duration(a.silence_timeout)),
         ("agents.*.first_event_timeout", show_duration(a.first_event_timeout)),
         ("agents.*.compaction_timeout", show_duration(a.compaction_timeout)),
+        ("agents.*.heartbeat_timeout", show_duration(a.heartbeat_timeout)),
         ("agents.*.idle_after", show_duration(a.idle_after)),
         ("agents.*.stop_grace", show_duration(a.stop_grace)),
         ("agents.*.orphan_after", show_duration(a.orphan_after)),
         ("agents.*.limits.memory_max", a.limits.memory_max.map_or("none".into(), show_size)),
         ("agents.*.limits.memory_high", a.limits.memory_high.map_or("none".into(), show_size)),
         ("agents.*.limits.cpu_weight", a.limits.cpu_weight.map_or("none".into(), |n| n.to_string())),
+        ("agents.*.limits.cpu_max", a.limits.cpu_max.map_or("none".into(), |n| n.to_string())),
         ("agents.*.limits.pids_max", a.limits.pids_max.map_or("none".into(), |n| n.to_string())),
+        ("agents.*.limits.io_weight", a.limits.io_weight.map_or("none".into(), |n| n.to_string())),
+        ("agents.*.limits.open_files", a.limits.open_files.map_or("none".into(), |n| n.to_string())),
+        ("agents.*.limits.core_size", a.limits.core_size.map_or("none".into(), show_size)),
+        ("agents.*.limits.disk_max", a.limits.disk_max.map_or("none".into(), show_size)),
+        ("agents.*.limits.file_size", a.limits.file_size.map_or("none".into(), show_size)),
+        ("cgroup", if config.cgroup == Cgroup::Auto { "auto".into() } else { String::new() }),
     ]);
     for key in KEYS {
         let Absent::Value(text) = key.default else { continue };
@@ -374,12 +382,12 @@ prompt = "p"
 
 #[test]
 fn what_the_release_does_not_do_is_said_once_for_the_defaults() {
-    let source = "[defaults]\nmodel = \"openai/x\"\napproval = \"on-request\"\nlimits = { pids_max = 64 }\n\
+    let source = "[defaults]\nmodel = \"openai/x\"\napproval = \"on-request\"\n\
                   [agents.a]\n[agents.b]\n[agents.c]\nreviewer = \"auto\"\n";
     let loaded = World::new().parse(source).unwrap();
     let places: Vec<_> = loaded.warnings.problems().iter().map(|problem| problem.place).collect();
-    assert_eq!(places, [Some((3, 12)), Some((4, 1))], "{}", loaded.warnings);
-    let quiet = source.replace("[agents.a]\n[agents.b]\n", "").replace("limits = { pids_max = 64 }\n", "");
+    assert_eq!(places, [Some((3, 12))], "{}", loaded.warnings);
+    let quiet = source.replace("[agents.a]\n[agents.b]\n", "");
     assert!(World::new().parse(&quiet).unwrap().warnings.is_empty());
 }
 
@@ -434,6 +442,14 @@ fn credentials_of_systemd_may_have_any_mode() {
     assert!(world.page(source).contains("mode 0444"));
     let dir = world.dir.path().to_str().unwrap().to_owned();
     assert_eq!(world.var("CREDENTIALS_DIRECTORY", &dir).config(source).bots["b"].token.reveal(), "1:x");
+}
+
+#[test]
+fn names_of_throw_away_agents_are_kept_for_the_drill() {
+    let world = World::new();
+    let page = world.page("[defaults]\nmodel = \"openai/gpt-5.5\"\n[agents.drill-x]\n[agents.drillx]\n");
+    assert!(page.contains("names that begin with drill- are kept for `cofferdam drill`"), "{page}");
+    assert!(!page.contains("agents.drillx"), "{page}");
 }
 
 #[test]

@@ -102,6 +102,7 @@ const fn is_last(reply: &Reply) -> bool {
         | Reply::Turns(_)
         | Reply::Turn(_)
         | Reply::Queue(_)
+        | Reply::Guests(_)
         | Reply::Note(_) => false,
     }
 }
@@ -121,6 +122,7 @@ const fn may_be_dropped(reply: &Reply) -> bool {
         | Reply::Turns(_)
         | Reply::Turn(_)
         | Reply::Queue(_)
+        | Reply::Guests(_)
         | Reply::Note(_)
         | Reply::Done
         | Reply::Refused(_) => false,

@@ -70,6 +70,15 @@ impl Client {
         Ok(Self { socket: socket.to_owned(), stream, reader: FrameReader::new(), patience })
     }
 
+    /// From the next answer on, another longest wait.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn wait_for(&mut self, patience: Option<Duration>) -> Result<(), ClientError> {
+        self.patience = patience;
+        self.stream.set_recv_timeout(patience).map_err(|error| ClientError::Socket(self.socket.clone(), error))
+    }
+
     /// The next answer. [`Reply::Done`] and [`Reply::Refused`] are the last.
     ///
     /// # Errors

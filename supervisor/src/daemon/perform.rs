@@ -17,12 +17,13 @@ impl Daemon {
             Effect::Reply(caller, reply) => self.reply(caller, reply),
             Effect::Look(caller, look) => self.look(caller, look),
             Effect::Recall(asker) => self.recall(asker),
-            Effect::Spawn(agent, incarnation) => self.spawn(agent, incarnation),
+            Effect::Spawn(agent, incarnation, nonce) => self.spawn(agent, incarnation, nonce),
             Effect::Dial(agent, incarnation) => self.dial(agent, incarnation),
             Effect::Tell(agent, message) => self.tell(&agent, message),
             Effect::Configure(agent) => self.configure(&agent),
             Effect::Terminate(agent, pid) => self.signal(&agent, pid, false),
             Effect::Kill(agent, pid) => self.signal(&agent, pid, true),
+            Effect::ReadOut(agent, incarnation) => self.read_out(agent, incarnation),
             Effect::Sweep(agent, incarnation) => self.sweep(agent, incarnation),
             Effect::Hear(bot, offset) => self.hear(&bot, offset),
             Effect::Unhear(bot) => self.unhear(&bot),
@@ -33,6 +34,9 @@ impl Daemon {
             }
             Effect::Typing(chat) => self.fleeting(&chat.bot, Post::Typing { chat: chat.chat, topic: chat.topic }),
             Effect::Reload(caller) => self.reload(caller),
+            Effect::Upgrade(caller, program) => self.upgrade(caller, program.into()),
+            Effect::Host(caller, guests) => self.host(caller, &guests),
+            Effect::Clear(agent) => self.clear(agent),
             Effect::Exit => self.leaving = true,
         }
     }
@@ -41,6 +45,9 @@ impl Daemon {
     fn reply(&mut self, caller: CallerId, reply: Reply) {
         if let Reply::Ps(rows) = reply {
             self.ps(caller, rows);
+        } else if let Reply::Health(mut health) = reply {
+            health.upgrade_failed.clone_from(&self.upgrade_failed);
+            self.answer(caller, &Reply::Health(health));
         } else if let Reply::Event(SendEvent::Finished(mut event)) = reply {
             let dir = self.config.state_dir.join("texts");
             event.text = super::texts::spill(&dir, &format!("answer-{}-{}", event.turn, caller.0), event.text);

@@ -2,6 +2,7 @@
 
 use crate::config::{self, Config, Environment};
 use crate::machine::setup::{self, Setup};
+use crate::process::cgroup::Wish;
 use protocol::to_worker::{self as wire, Configure};
 use protocol::{AgentName, codec};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -25,6 +26,8 @@ pub(super) fn setup(config: &Config, environment: &Environment, ledger: u64) -> 
             queue_max: agent.queue_max,
             queue: queue_mode(agent.queue),
             stop_grace_ms: ms(agent.stop_grace),
+            turn_ms: ms(agent.turn_timeout),
+            heartbeat_ms: ms(agent.heartbeat_timeout),
             served,
         };
         (name.clone(), policy)
@@ -53,6 +56,15 @@ const fn queue_mode(mode: config::QueueMode) -> setup::QueueMode {
         config::QueueMode::Queue => setup::QueueMode::Queue,
         config::QueueMode::Collect => setup::QueueMode::Collect,
         config::QueueMode::Interrupt => setup::QueueMode::Interrupt,
+    }
+}
+
+/// Where the configuration wants cgroups.
+pub(super) fn wish(config: &Config) -> Wish {
+    match &config.cgroup {
+        config::Cgroup::Auto => Wish::Auto,
+        config::Cgroup::None => Wish::Never,
+        config::Cgroup::At(path) => Wish::At(path.clone()),
     }
 }
 
@@ -101,12 +113,7 @@ pub(super) fn configure(
         env_secret,
         codex_extra: agent.codex.clone(),
         masked: masked(config),
-        limits: wire::Limits {
-            memory_max: agent.limits.memory_max,
-            memory_high: agent.limits.memory_high,
-            cpu_weight: agent.limits.cpu_weight,
-            pids_max: agent.limits.pids_max,
-        },
+        limits: agent.limits.for_worker(),
         max_turns: agent.max_turns,
         clocks: wire::Clocks {
             first_event_ms: ms(agent.first_event_timeout),
@@ -116,6 +123,7 @@ pub(super) fn configure(
             idle_after_ms: ms(agent.idle_after),
             orphan_after_ms: ms(agent.orphan_after),
             stop_grace_ms: ms(agent.stop_grace),
+            heartbeat_ms: ms(agent.heartbeat_timeout),
         },
     })
 }

@@ -120,18 +120,31 @@ impl Dialled {
     }
 }
 
+/// A dial that led to no session.
+#[derive(Debug)]
+pub struct Undialled {
+    /// Why.
+    pub error: DialError,
+    /// The process behind the socket, by the kernel's word, if there was one: it is known from the connection on, also of
+    /// one that is stopped.
+    pub peer: Option<u32>,
+}
+
 /// Dials a worker and exchanges hellos.
 ///
 /// # Errors
 /// See [`DialError`].
-pub async fn dial(target: &Target) -> Result<Dialled, DialError> {
+pub async fn dial(target: &Target) -> Result<Dialled, Undialled> {
+    let mut peer = None;
     let limit = Duration::from_millis(HELLO_MS);
-    tokio::time::timeout(limit, meet(target)).await.unwrap_or(Err(DialError::Silent))
+    let met = tokio::time::timeout(limit, meet(target, &mut peer)).await.unwrap_or(Err(DialError::Silent));
+    met.map_err(|error| Undialled { error, peer })
 }
 
-async fn meet(target: &Target) -> Result<Dialled, DialError> {
+async fn meet(target: &Target, peer: &mut Option<u32>) -> Result<Dialled, DialError> {
     let broken = |error| DialError::Socket(target.socket.clone(), error);
     let (mut stream, pid) = connect(target).await?;
+    *peer = Some(pid).filter(|pid| *pid != 0);
     let ours = Hello::new(Role::Supervisor, target.agent.clone(), target.incarnation);
     let first = ToWorker::Hello(ours.clone()).to_frame().map_err(MessageError::from)?;
     stream.write_all(&frame::encode(first.kind, &first.body)?).await.map_err(broken)?;

@@ -54,7 +54,9 @@ pub(super) const fn may_be_dropped(said: &FromWorker) -> bool {
         | FromWorker::Started(_)
         | FromWorker::Steered(_)
         | FromWorker::Beat(_)
-        | FromWorker::Note(_) => false,
+        | FromWorker::Note(_)
+        | FromWorker::Alert(_)
+        | FromWorker::Pong(_) => false,
     }
 }
 
@@ -84,7 +86,9 @@ impl HeldBack {
             | FromWorker::Started(_)
             | FromWorker::Steered(_)
             | FromWorker::Beat(_)
-            | FromWorker::Note(_) => {}
+            | FromWorker::Note(_)
+            | FromWorker::Alert(_)
+            | FromWorker::Pong(_) => {}
         }
     }
 
@@ -122,7 +126,9 @@ impl HeldBack {
             | FromWorker::Started(_)
             | FromWorker::Steered(_)
             | FromWorker::Beat(_)
-            | FromWorker::Note(_) => {}
+            | FromWorker::Note(_)
+            | FromWorker::Alert(_)
+            | FromWorker::Pong(_) => {}
         }
         said
     }
@@ -137,7 +143,7 @@ mod tests {
 
     fn progress(attempt: u64, detail: &str) -> FromWorker {
         let (attempt, detail) = (AttemptId(attempt), detail.to_owned());
-        FromWorker::Progress(Progress { attempt, phase: Phase::Tool, detail, dropped: 0 })
+        FromWorker::Progress(Progress { attempt, phase: Phase::Tool, detail, dropped: 0, for_ms: 0 })
     }
 
     fn delta(attempt: u64) -> FromWorker {

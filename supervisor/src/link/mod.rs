@@ -13,8 +13,9 @@
 mod dial;
 mod gate;
 mod session;
+mod write;
 
-pub use dial::{DialError, Dialled, HELLO_MS, Target, dial};
+pub use dial::{DialError, Dialled, HELLO_MS, Target, Undialled, dial};
 pub use gate::{COST_PER_WINDOW_MAX, NEWS_AT_ONCE_MAX, WINDOW_MS};
 pub use session::{FRAME_REST_MS, Happened, News, OUT_BYTES_MAX, OUT_FRAMES_MAX, Session, TellError};
 

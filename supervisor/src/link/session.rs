@@ -7,6 +7,7 @@
 
 use super::dial::{Dialled, read_some};
 use super::gate::{COST_PER_WINDOW_MAX, HeldBack, NEWS_AT_ONCE_MAX, WINDOW_MS, cost, may_be_dropped};
+use super::write::{lose, write_all};
 use protocol::frame::{self, Frame, FrameReader};
 use protocol::hello::Accord;
 use protocol::stable::kind;
@@ -16,9 +17,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
-use tokio::net::unix::OwnedWriteHalf;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::Sleep;
 
 /// Frames that may wait for a worker. What is said to one is rare (a begin, an ack a turn), so that a full queue is a
@@ -31,9 +30,6 @@ pub const OUT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How long the rest of a begun frame may take, in milliseconds. Local bytes arrive at once; a worker that was stopped
 /// in the middle of a write gets the time that a person needs to let it go on.
 pub const FRAME_REST_MS: u64 = 30_000;
-
-/// How long the last words to a worker may take after the handle was dropped, in milliseconds.
-const FLUSH_MS: u64 = 1000;
 
 /// Something about a worker. Dropping it lets the next news of the same worker pass: keep it until it has been handled.
 #[derive(Debug)]
@@ -52,6 +48,8 @@ pub struct News {
 pub enum Happened {
     /// It said something.
     Said(FromWorker),
+    /// All that had arrived was read and told before this, see [`Session::read_out`].
+    ReadOut,
     /// The session is over; nothing follows.
     Lost(String),
 }
@@ -84,16 +82,18 @@ pub struct Session {
 
 /// What the tasks must know of the handle.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Stop {
+pub(super) enum Stop {
     Running,
     /// The queue was full, or writing failed.
     Lost(String),
 }
 
 #[derive(Debug, Default)]
-struct Shared {
-    out_bytes: AtomicUsize,
+pub(super) struct Shared {
+    pub(super) out_bytes: AtomicUsize,
     unknown: AtomicU64,
+    /// Somebody wants to know that everything that has arrived is read.
+    read_out: Notify,
 }
 
 impl Session {
@@ -115,6 +115,7 @@ impl Session {
             window: None,
             spent: 0,
             frame_rest,
+            read_out: false,
         };
         tokio::spawn(incoming.run(read, stopped));
         tokio::spawn(write_all(write, queue, Arc::clone(&shared), stop.clone()));
@@ -150,68 +151,27 @@ impl Session {
         sent
     }
 
+    /// Asks for [`Happened::ReadOut`], behind the news of everything that has arrived by then. Whether somebody reads.
+    pub fn read_out(&self) -> bool {
+        let reads = self.stop.receiver_count() > 0;
+        self.shared.read_out.notify_one();
+        reads
+    }
+
     /// Frames of unknown kinds that were skipped.
     pub fn unknown(&self) -> u64 {
         self.shared.unknown.load(Ordering::Relaxed)
     }
 }
 
-/// Ends the session for this reason, if it has none.
-fn lose(stop: &watch::Sender<Stop>, why: String) {
-    stop.send_if_modified(|state| {
-        let first = *state == Stop::Running;
-        if first {
-            *state = Stop::Lost(why);
-        }
-        first
-    });
-}
-
 const fn is_stable(message: &ToWorker) -> bool {
     match message {
         ToWorker::Hello(_) | ToWorker::Ack(_) | ToWorker::Drain | ToWorker::Kill => true,
-        ToWorker::Configure(_) | ToWorker::Begin(_) | ToWorker::Steer(_) | ToWorker::Interrupt(_) => false,
-    }
-}
-
-/// Writes the queue. Ends when the handle is dropped and all is written, or when the worker cannot be written to.
-async fn write_all(
-    mut write: OwnedWriteHalf,
-    mut queue: mpsc::Receiver<Vec<u8>>,
-    shared: Arc<Shared>,
-    stop: watch::Sender<Stop>,
-) {
-    let mut stopped = stop.subscribe();
-    loop {
-        let bytes = tokio::select! {
-            bytes = queue.recv() => bytes,
-            _ = stopped.wait_for(|state| *state != Stop::Running) => return,
-        };
-        let Some(bytes) = bytes else { return };
-        let write = write_one(&mut write, &bytes, &queue);
-        let written = tokio::select! {
-            written = write => written,
-            _ = stopped.wait_for(|state| *state != Stop::Running) => return,
-        };
-        shared.out_bytes.fetch_sub(bytes.len(), Ordering::Relaxed);
-        match written {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(error) => return lose(&stop, format!("the worker cannot be written to: {error}")),
-        }
-    }
-}
-
-/// Writes one frame for as long as it takes, but only [`FLUSH_MS`] once the handle is gone; `Ok(false)`: it took longer.
-async fn write_one(write: &mut OwnedWriteHalf, bytes: &[u8], queue: &mpsc::Receiver<Vec<u8>>) -> io::Result<bool> {
-    let writing = write.write_all(bytes);
-    tokio::pin!(writing);
-    loop {
-        match tokio::time::timeout(Duration::from_millis(FLUSH_MS), &mut writing).await {
-            Ok(written) => return written.map(|()| true),
-            Err(_) if queue.is_closed() => return Ok(false),
-            Err(_) => {}
-        }
+        ToWorker::Configure(_)
+        | ToWorker::Begin(_)
+        | ToWorker::Steer(_)
+        | ToWorker::Interrupt(_)
+        | ToWorker::Ping(_) => false,
     }
 }
 
@@ -229,6 +189,8 @@ struct Incoming {
     window: Option<Pin<Box<Sleep>>>,
     spent: u32,
     frame_rest: Duration,
+    /// It was asked whether everything is read.
+    read_out: bool,
 }
 
 /// Why reading ended.
@@ -285,16 +247,42 @@ impl Incoming {
                 // Gives back the room that a large frame took.
                 self.reader = FrameReader::new();
             }
+            if let Err(end) = self.tell_read_out(stream).await {
+                return end;
+            }
             if let Err(end) = self.wait(stream).await {
                 return end;
             }
         }
     }
 
+    /// Says that nothing is left to read, if somebody asked and nothing is. The kernel is asked itself: the event loop may
+    /// not have heard yet of what has arrived.
+    async fn tell_read_out(&mut self, stream: &tokio::net::UnixStream) -> Result<(), End> {
+        if !self.read_out || rustix::io::ioctl_fionread(stream).is_ok_and(|bytes| bytes > 0) {
+            return Ok(());
+        }
+        while !self.held.is_empty() {
+            let permit = Arc::clone(&self.gate).acquire_owned().await.map_err(|_| End::Unheard)?;
+            if let Some(said) = self.held.next() {
+                self.send(said, permit).await?;
+            }
+        }
+        self.read_out = false;
+        let (agent, incarnation) = (self.agent.clone(), self.incarnation);
+        let news = News { agent, incarnation, happened: Happened::ReadOut, _permit: None };
+        self.news.send(news).await.map_err(|_| End::Unheard)
+    }
+
     /// Waits for bytes and takes them; meanwhile lets held progress pass.
     async fn wait(&mut self, stream: &tokio::net::UnixStream) -> Result<(), End> {
         let mid_frame = self.reader.is_mid_frame();
+        let shared = Arc::clone(&self.shared);
         tokio::select! {
+            () = shared.read_out.notified() => {
+                self.read_out = true;
+                Ok(())
+            }
             ready = stream.readable() => {
                 let read = ready.and_then(|()| read_some(stream, &mut self.reader));
                 match read {

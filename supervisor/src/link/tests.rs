@@ -45,7 +45,7 @@ fn beat(children: u32) -> FromWorker {
 }
 
 fn progress(detail: String) -> FromWorker {
-    FromWorker::Progress(Progress { attempt: AttemptId(1), phase: Phase::Tool, detail, dropped: 0 })
+    FromWorker::Progress(Progress { attempt: AttemptId(1), phase: Phase::Tool, detail, dropped: 0, for_ms: 0 })
 }
 
 fn begin(text: String) -> ToWorker {
@@ -55,17 +55,22 @@ fn begin(text: String) -> ToWorker {
         thread: None,
         prompt: Text::Inline(text),
         route: Route { runtime: Runtime::Codex, provider: "p".into(), model: "m".into() },
+        begun: false,
     }))
 }
 
 /// Dials a worker that greets with these bytes; its end of the stream comes back.
+async fn dialled(target: &Target) -> Result<Dialled, DialError> {
+    dial(target).await.map_err(|failed| failed.error)
+}
+
 async fn meet(place: &Place, greeting: Vec<u8>) -> (Result<Dialled, DialError>, UnixStream) {
     let worker = async {
         let (mut stream, _) = place.listener.accept().await.unwrap();
         stream.write_all(&greeting).await.unwrap();
         stream
     };
-    tokio::join!(dial(&place.target), worker)
+    tokio::join!(dialled(&place.target), worker)
 }
 
 async fn session(place: &Place, news: mpsc::Sender<News>) -> (Session, UnixStream) {
@@ -117,16 +122,16 @@ async fn hellos_and_messages_pass_both_ways() {
 async fn nobody_is_known_at_once() {
     let place = place();
     drop(place.listener);
-    assert!(dial(&place.target).await.unwrap_err().is_nobody());
+    assert!(dialled(&place.target).await.unwrap_err().is_nobody());
     let none = Target { socket: PathBuf::from("/nonexistent/a.sock"), ..place.target };
-    assert!(dial(&none).await.unwrap_err().is_nobody());
+    assert!(dialled(&none).await.unwrap_err().is_nobody());
 }
 
 #[tokio::test]
 async fn strangers_and_liars_are_refused_with_words() {
     let place = place();
     let stranger = Target { uid: place.target.uid + 1, ..place.target.clone() };
-    assert!(matches!(dial(&stranger).await, Err(DialError::Stranger { .. })));
+    assert!(matches!(dialled(&stranger).await, Err(DialError::Stranger { .. })));
     drop(place.listener.accept().await.unwrap());
     let other = Hello { agent: name("b"), ..hello() };
     let cases = [
@@ -143,7 +148,7 @@ async fn strangers_and_liars_are_refused_with_words() {
     let closing = async {
         drop(place.listener.accept().await.unwrap());
     };
-    let (dialled, ()) = tokio::join!(dial(&place.target), closing);
+    let (dialled, ()) = tokio::join!(dialled(&place.target), closing);
     let error = dialled.unwrap_err();
     // A close before our hello was written shows in the write.
     assert!(matches!(error, DialError::Closed | DialError::Socket(..)), "{error:?}");
@@ -152,7 +157,9 @@ async fn strangers_and_liars_are_refused_with_words() {
 #[tokio::test]
 async fn a_worker_that_says_nothing_is_given_up() {
     let place = place();
-    assert!(matches!(dial(&place.target).await, Err(DialError::Silent)));
+    let failed = dial(&place.target).await.unwrap_err();
+    assert!(matches!(failed.error, DialError::Silent));
+    assert_eq!(failed.peer, Some(std::process::id()), "the kernel names the one that says nothing");
 }
 
 #[tokio::test]
@@ -260,6 +267,7 @@ async fn a_flood_of_progress_is_thinned_and_the_end_arrives() {
                 assert_eq!(said, beat(9));
                 beats += 1;
             }
+            Happened::ReadOut => panic!("nobody asked"),
             Happened::Lost(why) => panic!("{why}"),
         }
     }
@@ -288,6 +296,28 @@ async fn a_flood_that_must_arrive_is_pushed_back_and_starves_nobody() {
         assert!(before <= 2 * NEWS_AT_ONCE_MAX + 16, "one worker starves the other");
     }
     flood.abort();
+}
+
+#[tokio::test]
+async fn reading_out_is_answered_behind_all_that_had_arrived() {
+    let place = place();
+    let (sender, mut news) = mpsc::channel(64);
+    let (session, mut worker) = session(&place, sender).await;
+    assert!(session.read_out());
+    assert_eq!(next(&mut news).await, Happened::ReadOut, "nothing had arrived");
+    for n in 0..20 {
+        worker.write_all(&bytes(&beat(n))).await.unwrap();
+    }
+    assert!(session.read_out());
+    for n in 0..20 {
+        assert_eq!(next(&mut news).await, Happened::Said(beat(n)));
+    }
+    assert_eq!(next(&mut news).await, Happened::ReadOut);
+    // A frame that is cut off in the middle is no word.
+    let whole = bytes(&beat(1));
+    worker.write_all(&whole[..whole.len() - 1]).await.unwrap();
+    assert!(session.read_out());
+    assert_eq!(next(&mut news).await, Happened::ReadOut);
 }
 
 #[tokio::test]

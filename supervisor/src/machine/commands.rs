@@ -1,7 +1,7 @@
 //! What a person can order in a chat. Answered at once, whatever runs.
 
-use super::endings::next_step;
 use super::nouns::{ChatMessage, Conversation, Now, Record, Source, UpdateEnd, UpdateId};
+use super::told::next_step;
 use super::turns::Wish;
 use super::words::{Asker, Effect, Recalled};
 use super::{Caller, Machine, Stage};

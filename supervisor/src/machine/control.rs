@@ -6,7 +6,7 @@ use super::turns::Wish;
 use super::words::{Asker, Effect, Look};
 use super::{Caller, Machine, Stage};
 use protocol::control::{QueueRow, Refused, RefusedKind, Reply, Request, Send, SendEvent};
-use protocol::{AgentName, TurnId};
+use protocol::{AgentName, ToWorker, TurnId};
 
 /// Longest name of a conversation that a person may give, in bytes.
 const CONVERSATION_BYTES_MAX: usize = 128;
@@ -30,6 +30,15 @@ impl Machine {
             }
             Request::Retry(id) => effects.push(Effect::Recall(Asker::Caller(caller, id))),
             Request::Reload => effects.push(Effect::Reload(Some(caller))),
+            Request::Upgrade(_) if self.going != super::Going::Staying => {
+                refuse(
+                    caller,
+                    RefusedKind::Later,
+                    "cofferdam is shutting down: nothing takes its place".into(),
+                    effects,
+                );
+            }
+            Request::Upgrade(program) => effects.push(Effect::Upgrade(caller, program)),
             Request::Shutdown { now: at_once } => {
                 self.callers.insert(caller, Caller::Shutdown);
                 let running = self.turns.values().filter(|t| matches!(t.stage, Stage::Running { .. })).count();
@@ -41,12 +50,16 @@ impl Machine {
                 effects.push(Effect::Reply(caller, Reply::Note(note)));
                 self.end_all(now, &Life::Stop(at_once.then_some(0)), effects);
             }
+            Request::Guests(guests) => self.host(now, caller, guests, effects),
+            Request::Ping(name) => self.ping(caller, name, effects),
         }
     }
 
-    pub(super) fn caller_gone(&mut self, caller: CallerId) {
-        self.callers.remove(&caller);
-        for turn in self.turns.values_mut() {
+    pub(super) fn caller_gone(&mut self, now: Now, caller: CallerId, effects: &mut Vec<Effect>) {
+        self.part(now, Some(caller), effects);
+        if let Some(Caller::Turn(id)) = self.callers.remove(&caller)
+            && let Some(turn) = self.turns.get_mut(&id)
+        {
             turn.callers.remove(&caller);
         }
     }
@@ -83,6 +96,38 @@ impl Machine {
         }
     }
 
+    /// A worker that is up answers a ping from its loop; nothing else comes of it.
+    fn ping(&mut self, caller: CallerId, name: AgentName, effects: &mut Vec<Effect>) {
+        if !self.agents.get(&name).is_some_and(|agent| agent.life.is_up()) {
+            return refuse(
+                caller,
+                RefusedKind::Later,
+                format!("agent {name} has no worker that could answer"),
+                effects,
+            );
+        }
+        self.callers.insert(caller, Caller::Ping(name.clone()));
+        effects.push(Effect::Tell(name, ToWorker::Ping(caller.0)));
+    }
+
+    pub(super) fn ponged(&mut self, name: &AgentName, nonce: u64, effects: &mut Vec<Effect>) {
+        let caller = CallerId(nonce);
+        if matches!(self.callers.get(&caller), Some(Caller::Ping(pinged)) if pinged == name) {
+            self.callers.remove(&caller);
+            effects.push(Effect::Reply(caller, Reply::Done));
+        }
+    }
+
+    /// The session with a worker is lost: it answers no ping any more.
+    pub(super) fn unanswered(&mut self, name: &AgentName, effects: &mut Vec<Effect>) {
+        let waits = |(_, waits): &(&CallerId, &Caller)| matches!(waits, Caller::Ping(pinged) if pinged == name);
+        let waiting: Vec<CallerId> = self.callers.iter().filter(waits).map(|(caller, _)| *caller).collect();
+        for caller in waiting {
+            self.callers.remove(&caller);
+            refuse(caller, RefusedKind::Later, format!("the worker of {name} was lost before it answered"), effects);
+        }
+    }
+
     fn queue(&self, caller: CallerId, name: &AgentName, effects: &mut Vec<Effect>) {
         let Some(agent) = self.agents.get(name) else {
             let why = format!("there is no agent {name}; `cofferdam ps` lists them");
@@ -103,6 +148,8 @@ impl Machine {
                     place,
                     accepted_at: turn.new.at,
                     prompt: first_line(&turn.new.prompt),
+                    phase: turn.doing.as_ref().filter(|_| turn.runs()).map(|d| d.phase.with(&d.detail)),
+                    phase_since: turn.doing.as_ref().filter(|_| turn.runs()).map(super::Doing::since),
                 });
             }
         }
@@ -126,9 +173,8 @@ impl Machine {
         let fits =
             |have: &str| conversation.is_none_or(|want| have == want || have.strip_prefix("console:") == Some(want));
         let ids: Vec<TurnId> = self
-            .turns
-            .values()
-            .filter(|turn| turn.of(name) && fits(&turn.new.conversation.name))
+            .turns_of(name)
+            .filter(|turn| fits(&turn.new.conversation.name))
             .filter(|turn| matches!(turn.stage, Stage::Running { .. } | Stage::Pausing { .. }))
             .map(|turn| turn.new.id)
             .collect();
@@ -148,6 +194,6 @@ pub(super) fn first_line(text: &str) -> String {
     protocol::text::clip(text.trim().lines().next().unwrap_or(""), 120).to_owned()
 }
 
-fn refuse(caller: CallerId, kind: RefusedKind, why: String, effects: &mut Vec<Effect>) {
+pub(super) fn refuse(caller: CallerId, kind: RefusedKind, why: String, effects: &mut Vec<Effect>) {
     effects.push(Effect::Reply(caller, Reply::Refused(Refused { kind, why })));
 }

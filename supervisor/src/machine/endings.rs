@@ -12,12 +12,12 @@
 use super::lifecycle::State;
 use super::nouns::{Chat, Now, PostKind, Record, Source, TurnEnd, UpdateEnd, Wall};
 use super::outbox::Draft;
-use super::status::say;
+use super::told::{compared, counts, failure_text, finished_event, interrupted_text, next_step};
 use super::words::Effect;
 use super::{Caller, Going, Machine, Stage, Try, Turn};
-use protocol::control::{FinishedEvent, Reply, SendEvent};
+use protocol::control::{Reply, SendEvent};
 use protocol::stable::Finished;
-use protocol::{AgentName, AttemptId, FailureClass, Outcome, Text, ToWorker, TurnId};
+use protocol::{AgentName, AttemptId, FailureClass, Outcome, ToWorker, TurnId};
 
 /// Pause before the same route is tried again, in milliseconds: the provider's own trouble needs longer than ours.
 const fn retry_pause_ms(class: FailureClass) -> u64 {
@@ -48,8 +48,6 @@ const fn retry_pause_ms(class: FailureClass) -> u64 {
 
 /// Workers that may leave under a turn that they never gave to Codex. Each is a restart that somebody wanted.
 const SHUTDOWNS_MAX: usize = 8;
-/// Commands that a message to the sender lists.
-const RAN_SHOWN_MAX: usize = 10;
 
 impl Machine {
     /// Takes an outcome, from whichever run of the worker it comes. A known one is only acknowledged; whether it was
@@ -59,11 +57,25 @@ impl Machine {
         let running = self.turn_of(attempt, name).map(|turn| turn.new.id);
         if let Some(id) = running {
             effects.push(Effect::Record(Record::AttemptEnded(Box::new(end.clone()), now.wall)));
-            self.admission.started(name);
+            self.start_is_over(now, name, end.outcome);
             self.follow(now, id, end, effects);
         }
         effects.push(Effect::Tell(name.clone(), ToWorker::Ack(attempt)));
         running.is_some()
+    }
+
+    /// An attempt's end is also that of its start. Of a failure Codex may have died.
+    fn start_is_over(&mut self, now: Now, name: &AgentName, outcome: Outcome) {
+        match outcome {
+            Outcome::Completed => self.admission.started(now.tick, name),
+            Outcome::Interrupted => self.admission.ended(now.tick, name),
+            Outcome::Failed(_) => {
+                self.admission.ended(now.tick, name);
+                if let Some(agent) = self.agents.get_mut(name) {
+                    agent.warm = false;
+                }
+            }
+        }
     }
 
     /// An attempt whose outcome nobody can tell any more, with the one that it gets.
@@ -133,7 +145,7 @@ impl Machine {
         let alert_after = self.setup.alert_after;
         if let Some(agent) = self.agents.get_mut(&name) {
             let text = compared(class, &end.detail);
-            if counts(class) && agent.streak.failed(class, &text, now.wall, alert_after) {
+            if counts(class) && agent.streak.failed(class, &text, Some(id), now.wall, alert_after) {
                 let text = protocol::text::clip(&text, 300).to_owned();
                 self.alert(
                     now,
@@ -313,89 +325,5 @@ impl Turn {
         } else {
             None
         }
-    }
-}
-
-fn finished_event(turn: &Turn, wall: Wall, outcome: Outcome, text: &str, thread: Option<String>) -> FinishedEvent {
-    let last: Option<&Try> = turn.tries.last();
-    FinishedEvent {
-        turn: turn.new.id,
-        outcome: outcome.as_str().to_owned(),
-        class: outcome.class().map(|class| class.to_string()),
-        text: Text::Inline(text.to_owned()),
-        runtime: last.map(|t| t.route.runtime.to_string()),
-        model: last.map(|t| format!("{}/{}", t.route.provider, t.route.model)),
-        thread,
-        attempts: u32::try_from(turn.tries.len()).unwrap_or(u32::MAX),
-        duration_ms: wall.saturating_sub(turn.new.at),
-    }
-}
-
-/// The operator's next step with the names filled in.
-pub(super) fn next_step(class: FailureClass, agent: &AgentName, turn: TurnId) -> String {
-    class.policy().next_step.replace("AGENT", agent.as_str()).replace("ID", &turn.to_string())
-}
-
-fn interrupted_text(by: &str, end: &Finished) -> String {
-    let mut text = format!("stopped by {by}");
-    ran(&mut text, end);
-    if !end.text.head().is_empty() {
-        text.push_str("\n\nWhat there was of the answer:\n");
-        text.push_str(end.text.head());
-    }
-    text
-}
-
-/// What stands before the detail in a sender's text.
-const QUOTE: &str = "\n\n> ";
-
-/// What streaks compare: the detail of a failure, or what is told of its class.
-fn compared(class: FailureClass, detail: &str) -> String {
-    let detail = detail.trim();
-    if detail.is_empty() { class.policy().told.to_owned() } else { protocol::text::clip(detail, 400).to_owned() }
-}
-
-/// The reverse, from the text that the sender got: a streak must go on over a restart.
-pub(super) fn told_detail(class: FailureClass, text: &str) -> String {
-    let quoted = text.split_once(QUOTE).map_or("", |(_, rest)| rest.split("\n\n").next().unwrap_or(rest));
-    compared(class, &quoted.replace("\n> ", "\n"))
-}
-
-/// Whether a failure says something about the agent: what an operator did does not.
-pub(super) const fn counts(class: FailureClass) -> bool {
-    !matches!(class, FailureClass::Killed | FailureClass::Shutdown)
-}
-
-/// What the sender of a failed turn reads: what happened, when it may work again, what had run.
-fn failure_text(class: FailureClass, end: &Finished) -> String {
-    let mut text = format!("{} ({class})", class.policy().told);
-    if let Some(at) = end.resets_at {
-        let moment = i64::try_from(at).ok().and_then(|s| jiff::Timestamp::from_second(s).ok());
-        if let Some(moment) = moment {
-            say(&mut text, format_args!("; it resets at {} UTC", moment.strftime("%Y-%m-%d %H:%M")));
-        }
-    }
-    let detail = end.detail.trim();
-    if !detail.is_empty() {
-        text.push_str(QUOTE);
-        text.push_str(&protocol::text::clip(detail, 600).replace('\n', "\n> "));
-    }
-    ran(&mut text, end);
-    if !end.replay_safe && end.ran.is_empty() && end.attempt != AttemptId(0) {
-        text.push_str("\n\nIt is not known what had run before; look before you retry.");
-    }
-    text
-}
-
-fn ran(text: &mut String, end: &Finished) {
-    if end.ran.is_empty() {
-        return;
-    }
-    text.push_str("\n\nThis had already run:");
-    for command in end.ran.iter().take(RAN_SHOWN_MAX) {
-        say(text, format_args!("\n- `{}`", command.replace('`', "'")));
-    }
-    if end.ran.len() > RAN_SHOWN_MAX {
-        say(text, format_args!("\n- and {} more", end.ran.len() - RAN_SHOWN_MAX));
     }
 }

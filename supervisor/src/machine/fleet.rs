@@ -1,7 +1,7 @@
 //! Workers: what they say and how they end, joined to the turns that they run.
 
 use super::lifecycle::{Act, Event as Life, State, Why};
-use super::nouns::{Now, Record};
+use super::nouns::Now;
 use super::words::{Effect, Input, Swept};
 use super::{Doing, Machine, Stage};
 use protocol::control::{Reply, SendEvent};
@@ -9,10 +9,12 @@ use protocol::from_worker::{Delta, Phase, Progress, Ready};
 use protocol::stable::Finished;
 use protocol::{AgentName, AttemptId, FailureClass, FromWorker, Incarnation, Outcome, ToWorker, TurnId};
 
-/// A worker with running turns beats every 2 s; so long without a word, and it is given up. Milliseconds.
-const BUSY_SILENCE_MS: u64 = 60_000;
-/// A worker without turns beats every 30 s. Milliseconds.
-const IDLE_SILENCE_MS: u64 = 120_000;
+/// Between two alerts that one worker may send to its owners, in milliseconds.
+const WORKER_ALERT_PAUSE_MS: u64 = 60_000;
+
+/// Limits that a worker may tell of: more than there are keys.
+const BOUNDS_MAX: usize = 32;
+
 /// Longest words about an end that are kept, in bytes.
 const EXIT_WORDS_MAX: usize = 300;
 
@@ -20,18 +22,33 @@ impl Machine {
     /// An input that is about one worker.
     pub(super) fn of_worker(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
         match input {
-            Input::Spawned(name, incarnation, pid) => {
-                self.live(now, &name, Life::Spawned(incarnation, pid), effects);
+            Input::Spawned(name, incarnation, identity) => {
+                self.born(now, &name, incarnation, identity, effects);
+                self.live(now, &name, Life::Spawned(incarnation, identity.pid), effects);
             }
             Input::SpawnFailed(name, incarnation, why) => {
                 self.exit_words(&name, incarnation, &format!("its worker cannot be started: {why}"), now);
                 self.live(now, &name, Life::SpawnFailed(incarnation), effects);
             }
             Input::Linked(name, linked) => {
-                if let Some(agent) = self.agents.get_mut(&name) {
-                    agent.heard_at = now.tick;
+                if self.knows(&name, &linked) {
+                    self.met(now, &name, &linked, effects);
+                    let incarnation = linked.incarnation;
+                    self.live(now, &name, Life::Linked(linked), effects);
+                    self.hear(&name, incarnation, now);
+                    return;
                 }
-                self.live(now, &name, Life::Linked(linked), effects);
+                let what = format!(
+                    "process {} answers as its worker {} and is not the one that this ledger started: it is ended",
+                    linked.identity.pid, linked.incarnation
+                );
+                Self::event(now, Some(&name), None, what, effects);
+                self.live(now, &name, Life::Impostor(linked.incarnation, linked.pid), effects);
+            }
+            Input::Found(name, incarnation, pid) => {
+                let what = format!("worker {incarnation} (process {pid}) is there and says no good hello");
+                Self::event(now, Some(&name), None, what, effects);
+                self.live(now, &name, Life::Found(incarnation, pid), effects);
             }
             Input::LinkFailed(name, incarnation, why) => {
                 let why = format!("no session with the worker: {why}");
@@ -42,6 +59,7 @@ impl Machine {
             Input::LinkLost(name, incarnation, why) => {
                 if self.agents.get(&name).is_some_and(|agent| agent.life.is_present(incarnation)) {
                     Self::event(now, Some(&name), None, format!("session lost: {why}"), effects);
+                    self.unanswered(&name, effects);
                 }
                 self.live(now, &name, Life::LinkLost(incarnation), effects);
             }
@@ -52,16 +70,20 @@ impl Machine {
                 self.live(now, &name, Life::Exited(incarnation), effects);
             }
             Input::Swept(name, incarnation, swept) => self.swept(now, &name, incarnation, &swept, effects),
+            Input::ReadOut(name, incarnation) => self.read_out(now, &name, incarnation, effects),
             Input::Update(..)
             | Input::Polling(..)
             | Input::Delivered(..)
             | Input::Flooded(..)
             | Input::Asked(..)
             | Input::CallerGone(_)
+            | Input::Hosted(..)
+            | Input::Cleared(_)
             | Input::Recalled(..)
             | Input::Reloaded(..)
             | Input::ReloadRefused(..)
             | Input::Leave
+            | Input::Lagged(_)
             | Input::ShutDown
             | Input::LedgerStuck(_)
             | Input::LedgerWell
@@ -105,15 +127,21 @@ impl Machine {
     pub(super) fn act(&mut self, now: Now, name: &AgentName, act: Act, effects: &mut Vec<Effect>) {
         let name = name.clone();
         match act {
-            Act::Sweep(incarnation) => effects.push(Effect::Sweep(name, incarnation)),
+            Act::Sweep(incarnation) => {
+                // Whatever it was about to start has ended with it.
+                self.admission.ended(now.tick, &name);
+                if let Some(agent) = self.agents.get_mut(&name) {
+                    agent.warm = false;
+                }
+                effects.push(Effect::Sweep(name, incarnation));
+            }
             Act::Spawn(incarnation) => {
                 self.last.incarnation = self.last.incarnation.max(incarnation.0);
                 if let Some(agent) = self.agents.get_mut(&name) {
                     agent.heard_at = now.tick;
                     agent.stuck = false;
                 }
-                effects.push(Effect::Record(Record::Incarnation(name.clone(), incarnation, now.wall)));
-                effects.push(Effect::Spawn(name, incarnation));
+                self.intend(now, &name, incarnation, effects);
             }
             Act::Dial(incarnation) => effects.push(Effect::Dial(name, incarnation)),
             Act::Drain => effects.push(Effect::Tell(name, ToWorker::Drain)),
@@ -165,20 +193,33 @@ impl Machine {
                 self.started(now, name, started, effects);
             }
             FromWorker::Progress(progress) => self.progress(now, name, &progress, effects),
-            FromWorker::Delta(delta) => self.delta(name, &delta, effects),
+            FromWorker::Delta(delta) => self.delta(now, name, &delta, effects),
             FromWorker::Steered(s) => self.steered(now, name, &s, effects),
             FromWorker::Note(text) => {
                 let text = protocol::text::clip(&text, 2_000).to_owned();
                 Self::event(now, Some(name), None, format!("note: {text}"), effects);
             }
-            FromWorker::Begun(_) | FromWorker::Beat(_) | FromWorker::Hello(_) | FromWorker::Finished(_) => {}
+            FromWorker::Beat(beat) => {
+                if let Some(agent) = self.agents.get_mut(name).filter(|_| beat.children == 0) {
+                    agent.warm = false;
+                }
+            }
+            FromWorker::Alert(text) => self.worker_alert(now, name, &text, effects),
+            FromWorker::Pong(nonce) => self.ponged(name, nonce, effects),
+            FromWorker::Begun(attempt) => self.begun(attempt, name),
+            FromWorker::Hello(_) | FromWorker::Finished(_) => {}
         }
     }
 
-    fn hear(&mut self, name: &AgentName, incarnation: Incarnation, now: Now) -> bool {
-        let Some(agent) = self.agents.get_mut(name).filter(|a| a.life.is_present(incarnation)) else { return false };
-        agent.heard_at = now.tick;
-        true
+    /// A worker wants the owners told. One that does nothing else reaches them once a minute; the rest is for the record.
+    fn worker_alert(&mut self, now: Now, name: &AgentName, text: &str, effects: &mut Vec<Effect>) {
+        let text = protocol::text::clip(text, 1_000);
+        let Some(agent) = self.agents.get_mut(name) else { return };
+        if agent.alert_from.is_some_and(|from| now.tick < from) {
+            return Self::event(now, Some(name), None, format!("note: {text}"), effects);
+        }
+        agent.alert_from = Some(now.tick + WORKER_ALERT_PAUSE_MS);
+        self.alert(now, name, &format!("\u{26a0}\u{fe0f} Agent {name}: {text}"), effects);
     }
 
     fn ready(
@@ -191,6 +232,7 @@ impl Machine {
     ) {
         if let Some(agent) = self.agents.get_mut(name) {
             agent.isolation = ready.isolation;
+            agent.bounds = ready.bounds.iter().take(BOUNDS_MAX).copied().collect();
         }
         self.live(now, name, Life::Ready(incarnation), effects);
         // One that drains takes nothing new: what it never got is for the next run.
@@ -202,23 +244,20 @@ impl Machine {
     fn progress(&mut self, now: Now, name: &AgentName, progress: &Progress, effects: &mut Vec<Effect>) {
         let Some(turn) = self.turn_of(progress.attempt, name) else { return };
         let detail = protocol::text::clip(&progress.detail, 200).to_owned();
-        let same = turn.doing.as_ref().is_some_and(|d| d.phase == progress.phase && d.detail == detail);
-        if !same {
-            turn.doing =
-                Some(Doing { phase: progress.phase, detail: detail.clone(), since_tick: now.tick, since: now.wall });
-        }
+        turn.doing =
+            Some(Doing { phase: progress.phase, detail: detail.clone(), seen: now, before_ms: progress.for_ms });
         let event = SendEvent::Progress { turn: turn.new.id, phase: progress.phase.as_str().to_owned(), detail };
         for caller in &turn.callers {
             effects.push(Effect::Reply(*caller, Reply::Event(event.clone())));
         }
     }
 
-    fn delta(&mut self, name: &AgentName, delta: &Delta, effects: &mut Vec<Effect>) {
+    fn delta(&mut self, now: Now, name: &AgentName, delta: &Delta, effects: &mut Vec<Effect>) {
         let Some(turn) = self.turn_of(delta.attempt, name) else { return };
         if let Some(doing) = &mut turn.doing
-            && doing.phase == Phase::Thinking
+            && matches!(doing.phase, Phase::Thinking | Phase::Waiting | Phase::Busy | Phase::Silent)
         {
-            doing.phase = Phase::Answering;
+            *doing = Doing { phase: Phase::Answering, detail: String::new(), seen: now, before_ms: 0 };
         }
         let event = SendEvent::Delta { turn: turn.new.id, text: delta.text.clone() };
         for caller in &turn.callers {
@@ -259,15 +298,15 @@ impl Machine {
             FailureClass::Shutdown
         };
         let exit = agent.exit.clone();
-        let open: Vec<AttemptId> = self
-            .turns
-            .values()
-            .filter(|turn| turn.of(name))
-            .filter_map(|turn| if let Stage::Running { attempt, .. } = turn.stage { Some(attempt) } else { None })
-            .collect();
-        for attempt in open {
-            let begun = swept.journal.as_ref().and_then(|journal| journal.open.get(&attempt));
-            let never = swept.journal.is_some() && begun.is_none_or(|standing| !standing.prompted);
+        let running = |turn: &super::Turn| match turn.stage {
+            Stage::Running { attempt, .. } => Some((attempt, turn.tries.last().is_some_and(|last| last.begun))),
+            Stage::Queued | Stage::Offered | Stage::Pausing { .. } => None,
+        };
+        let open: Vec<(AttemptId, bool)> = self.turns_of(name).filter_map(running).collect();
+        for (attempt, was_begun) in open {
+            let standing = swept.journal.as_ref().and_then(|journal| journal.open.get(&attempt));
+            // One that was begun and stands in no journal: the journal was lost, and nobody knows how far it came.
+            let never = swept.journal.is_some() && standing.map_or(!was_begun, |standing| !standing.prompted);
             let mut end = Finished::new(attempt, TurnId(0), Outcome::Failed(class));
             end.replay_safe = never;
             end.detail = if never { format!("{exit}\nthe prompt had not reached Codex") } else { exit.clone() };
@@ -280,6 +319,7 @@ impl Machine {
             agent.killed = false;
             agent.stuck = false;
             agent.restart = false;
+            agent.renewing = false;
         }
         self.agent_reached(name, true, effects);
     }
@@ -287,6 +327,8 @@ impl Machine {
     fn at_rest(&mut self, now: Now, name: &AgentName, gave_up: bool, effects: &mut Vec<Effect>) {
         if let Some(agent) = self.agents.get_mut(name) {
             agent.stuck = false;
+            // One that was to be replaced and does not come up holds the others back.
+            agent.renewing &= gave_up;
         }
         if gave_up {
             let exit = self.agents.get(name).map(|a| a.exit.clone()).unwrap_or_default();
@@ -295,12 +337,8 @@ impl Machine {
                 "⛔ Agent {name} has failed: {text}\nNext: `cofferdam logs {name}`, then `cofferdam start {name}`"
             );
             self.alert(now, name, &words, effects);
-            let waiting: Vec<TurnId> = self
-                .turns
-                .values()
-                .filter(|turn| turn.of(name) && !matches!(turn.stage, Stage::Running { .. }))
-                .map(|turn| turn.new.id)
-                .collect();
+            let waiting: Vec<TurnId> =
+                self.turns_of(name).filter(|turn| !turn.runs()).map(|turn| turn.new.id).collect();
             for id in waiting {
                 self.fail_waiting(now, id, FailureClass::WorkerLost, &text, effects);
             }
@@ -309,40 +347,19 @@ impl Machine {
         self.rested(now, name, effects);
     }
 
-    /// A worker that gives no sign of life is killed; its replacement reads its journal.
-    pub(super) fn wedged(&mut self, now: Now, name: &AgentName, why: &str, effects: &mut Vec<Effect>) {
-        if let Some(agent) = self.agents.get_mut(name) {
-            agent.heard_at = now.tick;
-            why.clone_into(&mut agent.exit);
-            agent.streak.worker(why, now.wall);
-            Self::event(now, Some(name), None, format!("worker given up: {why}"), effects);
-            self.live(now, name, Life::Wedged, effects);
+    pub(super) fn fleet_deadlines(&mut self, now: Now, name: &AgentName, effects: &mut Vec<Effect>) {
+        let Some(agent) = self.agents.get(name) else { return };
+        if agent.life.deadline().is_some_and(|by| by <= now.tick) {
+            if let Some(process) = agent.life.process() {
+                self.given_up(now, name, process.incarnation, "it was not ready in time");
+            }
+            self.live(now, name, Life::Timeout, effects);
         }
     }
 
-    pub(super) fn fleet_deadlines(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        let names: Vec<AgentName> = self.agents.keys().cloned().collect();
-        for name in names {
-            let Some(agent) = self.agents.get(&name) else { continue };
-            if agent.life.deadline().is_some_and(|by| by <= now.tick) {
-                if let Some(process) = agent.life.process() {
-                    self.given_up(now, &name, process.incarnation, "it was not ready in time");
-                }
-                self.live(now, &name, Life::Timeout, effects);
-            }
-            if self.silence_ends(&name).is_some_and(|by| by <= now.tick) {
-                self.wedged(now, &name, "no sign of life", effects);
-            }
-        }
-    }
-
-    pub(super) fn silence_ends(&self, name: &AgentName) -> Option<u64> {
-        let agent = self.agents.get(name).filter(|agent| agent.life.is_heard())?;
-        let busy = !agent.lanes.is_empty() && self.running_of(name) > 0;
-        Some(agent.heard_at + if busy { BUSY_SILENCE_MS } else { IDLE_SILENCE_MS })
-    }
-
-    pub(super) fn fleet_deadline(&self) -> Option<u64> {
-        self.agents.iter().flat_map(|(name, agent)| [agent.life.deadline(), self.silence_ends(name)]).flatten().min()
+    /// See [`Machine::fleet_deadlines`] and [`Machine::look_for_hung`].
+    pub(super) fn fleet_deadline(&self, name: &AgentName) -> Option<u64> {
+        let life = self.agents.get(name).and_then(|agent| agent.life.deadline());
+        [life, self.heart_due(name)].into_iter().flatten().min()
     }
 }

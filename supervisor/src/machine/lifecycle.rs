@@ -12,6 +12,15 @@
 //!                 too many ends: Failed
 //! ```
 //!
+//! What is found at our start is one of three:
+//!
+//! * a good hello of the run that the ledger knows, with its nonce, from its process: adopted. One of another protocol is
+//!   drained, its outcomes are taken, and it is replaced; one of an earlier build is replaced once it is idle (`Renew`).
+//! * nobody at the socket and no process: dead. What it left is swept, its journal read, its socket removed by the next.
+//! * a process of it that says no hello within its dials (stopped, wedged, garbage), or that is not the one of the
+//!   record: killed with its tree, waited for, replaced. A process that is none of its workers is left alone, whatever
+//!   its number or its socket.
+//!
 //! A lost session is dialled again, a few times a minute, before the worker is given up. An old tree that does not end
 //! holds its agent: it is told, and looked for and swept again, until it is gone.
 //!
@@ -173,6 +182,22 @@ impl Lifecycle {
         }
     }
 
+    /// Our own loop lagged so many milliseconds: what a worker was to do within a time, it may have done meanwhile.
+    pub const fn forgive(&mut self, late_ms: u64) {
+        match &mut self.state {
+            State::Adopting { by, .. } | State::Sweeping { by, .. } | State::Starting { by, .. } => {
+                *by = by.saturating_add(late_ms);
+            }
+            State::Down
+            | State::Up { .. }
+            | State::Draining { .. }
+            | State::Stopping { .. }
+            | State::Killing { .. }
+            | State::Backoff { .. }
+            | State::Failed => {}
+        }
+    }
+
     /// Takes an event at tick `now`. `fresh` is the run that a spawn would be, `jitter` any number.
     pub fn handle(&mut self, now: u64, event: Event, fresh: Incarnation, jitter: u64) -> Vec<Act> {
         match event {
@@ -181,6 +206,9 @@ impl Lifecycle {
             Event::Kill => self.kill(now),
             Event::Spawned(incarnation, pid) => self.spawned(incarnation, pid),
             Event::SpawnFailed(incarnation) | Event::Exited(incarnation) => self.ended(now, incarnation, jitter),
+            Event::Found(incarnation, pid) => self.found(now, incarnation, pid),
+            Event::Impostor(incarnation, pid) => self.impostor(now, incarnation, pid),
+            Event::Renew(grace) => self.renew(now, grace),
             Event::Linked(linked) => self.linked(now, &linked),
             Event::LinkFailed(incarnation) => self.link_failed(now, incarnation),
             Event::LinkLost(incarnation) => self.link_lost(now, incarnation),
@@ -246,6 +274,22 @@ impl Lifecycle {
     fn terminate(&mut self, now: u64, process: Process) -> Vec<Act> {
         self.state = State::Stopping { process, by: now + TERMINATE_WITHIN_MS };
         process.pid.map(Act::Terminate).into_iter().collect()
+    }
+
+    fn renew(&mut self, now: u64, grace: u64) -> Vec<Act> {
+        match self.state {
+            State::Up { process, .. } if self.wanted_up => self.drain(process, now + grace),
+            State::Up { .. }
+            | State::Down
+            | State::Adopting { .. }
+            | State::Sweeping { .. }
+            | State::Starting { .. }
+            | State::Draining { .. }
+            | State::Stopping { .. }
+            | State::Killing { .. }
+            | State::Backoff { .. }
+            | State::Failed => Vec::new(),
+        }
     }
 
     fn kill_process(&mut self, now: u64, process: Process, why: Why) -> Vec<Act> {

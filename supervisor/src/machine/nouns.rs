@@ -1,5 +1,8 @@
 //! The things that the machine decides about, as plain values: what leaves and the store share with it.
 
+mod worker;
+pub use worker::{Identity, WorkerRecord};
+
 use protocol::stable::Finished;
 use protocol::{AgentName, AttemptId, FailureClass, Incarnation, Outcome, Route, TurnId};
 use std::fmt;
@@ -351,6 +354,8 @@ pub enum Record {
     Wanted(AgentName, bool),
     /// A worker is about to be started.
     Incarnation(AgentName, Incarnation, Wall),
+    /// Who an agent's latest worker is, as far as it is known.
+    Worker(AgentName, Box<WorkerRecord>, Wall),
     /// Something that belongs to a story.
     Event(Event),
 }
@@ -387,6 +392,8 @@ pub struct Memory {
     pub endings: Vec<(AgentName, Option<FailureClass>, String, Wall)>,
     /// Agents that are not wanted up.
     pub down: Vec<AgentName>,
+    /// The latest worker of each agent, by name.
+    pub workers: Vec<(AgentName, WorkerRecord)>,
     /// Next offset of each bot.
     pub offsets: Vec<(String, i64)>,
     /// Updates without an end that brought no turn.
@@ -437,6 +444,8 @@ pub struct OldAttempt {
     pub attempt: NewAttempt,
     /// How it ended, if it did.
     pub outcome: Option<Outcome>,
+    /// Whether its worker said that Codex runs it.
+    pub started: bool,
 }
 
 /// A post that waits.

@@ -45,6 +45,9 @@ pub struct Outbox {
     /// Ticks until which a bot has to pause.
     paused: BTreeMap<String, u64>,
     last: u64,
+    /// When something may be sent next, unless what is above has changed since that was found.
+    next: Option<u64>,
+    changed: bool,
 }
 
 /// What the end of a post means to others.
@@ -65,7 +68,7 @@ impl Outbox {
     }
 
     /// What the ledger remembers. Posts that were in flight when we ended may have arrived.
-    pub fn recover(&mut self, now: Now, posts: Vec<OpenPost>) {
+    pub fn recover(&mut self, now: Now, posts: Vec<OpenPost>, effects: &mut Vec<Effect>) {
         for open in posts {
             if open.message.is_none() {
                 let not_before = now.tick + open.not_before.saturating_sub(now.wall).min(LATER_MAX_MS);
@@ -78,24 +81,38 @@ impl Outbox {
                 self.posts.insert(waiting.post.id, waiting);
             }
         }
-        self.doubt(now.tick);
+        self.doubt(now, effects);
+        self.changed = true;
     }
 
     /// What was due when the last supervisor ended may have been sent, and it did not live to write that down. In each
     /// chat that is the first post, and the first status message: whatever is behind them had to wait.
-    fn doubt(&mut self, tick: u64) {
+    fn doubt(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let mut first: BTreeSet<(Chat, bool)> = BTreeSet::new();
         let due: BTreeSet<PostId> =
-            self.posts.values().filter(|w| self.not_before(w) <= tick).map(|w| w.post.id).collect();
+            self.posts.values().filter(|w| self.not_before(w) <= now.tick).map(|w| w.post.id).collect();
         for waiting in self.posts.values_mut() {
             let post = &mut waiting.post;
             let first = first.insert((post.to.clone(), post.kind == PostKind::Status));
-            post.maybe_repeated |= first && due.contains(&post.id);
+            if first && due.contains(&post.id) && !post.maybe_repeated {
+                post.maybe_repeated = true;
+                let why = "the supervisor ended while it may have been on its way".to_owned();
+                let state = PostState::Waiting {
+                    not_before: now.wall + waiting.not_before.saturating_sub(now.tick),
+                    sent_pieces: post.sent_pieces,
+                    tries: post.tries,
+                    maybe_repeated: true,
+                    plain: post.plain,
+                    why,
+                };
+                effects.push(Effect::Record(Record::PostState(post.id, state, now.wall)));
+            }
         }
     }
 
     /// The server wants a pause of the bot, in answer to something that is no post.
     pub fn flooded(&mut self, now: Now, bot: &str, ms: u64) {
+        self.changed = true;
         let until = self.paused.entry(bot.to_owned()).or_default();
         *until = (now.tick + ms.min(LATER_MAX_MS)).max(*until);
     }
@@ -108,6 +125,7 @@ impl Outbox {
     /// Makes a post; its record commits before it is delivered.
     pub fn post(&mut self, now: Now, draft: Draft, effects: &mut Vec<Effect>) -> PostId {
         self.last += 1;
+        self.changed = true;
         let post = Post {
             id: PostId(self.last),
             turn: draft.turn,
@@ -132,6 +150,7 @@ impl Outbox {
     pub fn withdraw(&mut self, now: Now, id: PostId, why: &str, effects: &mut Vec<Effect>) -> bool {
         let free = self.posts.get(&id).is_some_and(|w| !w.in_flight && w.post.sent_pieces == 0);
         if free {
+            self.changed = true;
             self.posts.remove(&id);
             effects.push(Effect::Record(Record::PostState(id, PostState::Dead(why.to_owned()), now.wall)));
         }
@@ -143,14 +162,19 @@ impl Outbox {
         u32::try_from(self.posts.values().filter(|w| w.post.to.bot == bot).count()).unwrap_or(u32::MAX)
     }
 
-    /// Sends what may be sent.
+    /// Sends what may be sent. The posts are looked at only if they have changed or one of them is due.
     pub fn pump(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if !self.changed && self.next.is_none_or(|at| at > now.tick) {
+            return;
+        }
         for id in self.due(now.tick) {
             if let Some(waiting) = self.posts.get_mut(&id) {
                 waiting.in_flight = true;
                 effects.push(Effect::Deliver(waiting.post.clone()));
             }
         }
+        self.next = self.look();
+        self.changed = false;
     }
 
     fn due(&self, tick: u64) -> Vec<PostId> {
@@ -200,6 +224,7 @@ impl Outbox {
     ) -> Option<Ended> {
         let waiting = self.posts.get_mut(&id).filter(|w| w.in_flight)?;
         waiting.in_flight = false;
+        self.changed = true;
         let post = &mut waiting.post;
         let (pause, why) = match delivery {
             Delivery::Sent { message, more: false } => {
@@ -269,6 +294,10 @@ impl Outbox {
 
     /// When something may be sent again that has to wait. What waits for a post in flight is none of it.
     pub fn deadline(&self) -> Option<u64> {
+        if self.changed { self.look() } else { self.next }
+    }
+
+    fn look(&self) -> Option<u64> {
         let in_flight = self.in_flight();
         let free = |w: &&Waiting| in_flight.get(w.post.to.bot.as_str()).is_none_or(|n| *n < IN_FLIGHT_MAX);
         self.heads().into_iter().filter(free).map(|w| self.not_before(w)).min()
@@ -416,7 +445,14 @@ mod tests {
             open_post(4, 2, PostKind::Final, at(500).wall),
             open_post(5, 2, PostKind::Final, 0),
         ];
-        outbox.recover(at(0), posts);
+        outbox.recover(at(0), posts, &mut effects);
+        let written = |effect: Effect| {
+            let Effect::Record(Record::PostState(id, PostState::Waiting { maybe_repeated, .. }, _)) = effect else {
+                return None;
+            };
+            maybe_repeated.then_some(id.0)
+        };
+        assert_eq!(effects.drain(..).filter_map(written).collect::<Vec<_>>(), [1, 2], "the doubt is written down");
         let doubts: Vec<u64> = outbox.posts.values().filter(|w| w.post.maybe_repeated).map(|w| w.post.id.0).collect();
         assert_eq!(doubts, [1, 2], "a status may have gone before the end was made; 4 had to wait, and 5 behind it");
         outbox.pump(at(0), &mut effects);

@@ -10,9 +10,9 @@ impl Machine {
         self.agents.get(agent).map(|agent| &agent.life)
     }
 
-    /// The tick at which an agent's worker is given up if it says nothing more.
-    pub fn given_up_at(&self, agent: &AgentName) -> Option<u64> {
-        self.silence_ends(agent)
+    /// The tick at which an agent's worker is looked at if it says nothing more, to be given up.
+    pub fn silent_at(&self, agent: &AgentName) -> Option<u64> {
+        self.heart_due(agent)
     }
 
     /// Whether nothing is under way: no turn, no try, nobody who waits.

@@ -3,11 +3,12 @@
 //! Turns that ran when the last supervisor ended are still running as far as anybody knows: their workers are looked
 //! for first, and tell.
 
-use super::endings::{counts, told_detail};
 use super::lifecycle::Event as Life;
 use super::nouns::{Memory, Now, OldAttempt, OpenPost, OpenTurn, PostKind, PostState, Record, Stranded, UpdateEnd};
 use super::outbox::Outbox;
 use super::setup::{Agent as Policy, Setup};
+use super::told::{counts, told_detail};
+use super::turns::longest;
 use super::words::Effect;
 use super::{Agent, Bot, Going, Machine, Stage, Thread, Try, Turn};
 use protocol::stable::Finished;
@@ -20,18 +21,20 @@ impl Machine {
         let mut machine = Self {
             last: memory.last,
             began: now,
-            agents: BTreeMap::new(),
-            turns: BTreeMap::new(),
+            agents: super::Watched::default(),
+            turns: super::Watched::default(),
             attempts: BTreeMap::new(),
             threads: BTreeMap::new(),
             admission: super::Admission::default(),
+            overview: super::Overview::default(),
             outbox: Outbox::after(memory.last.post),
             bots: BTreeMap::new(),
             callers: BTreeMap::new(),
+            guests: super::guests::Guests::default(),
             going: Going::Staying,
             ledger_stuck: None,
             held: Vec::new(),
-            due: None,
+            next_hung_at: 0,
             random: seed,
             setup,
         };
@@ -46,12 +49,17 @@ impl Machine {
             machine.bots.entry(bot).or_default().seen.insert(external);
         }
         machine.remember_agents(now, &memory.down);
+        for (name, record) in memory.workers {
+            if let Some(agent) = machine.agents.get_mut(&name) {
+                agent.known = Some(record);
+            }
+        }
         for (name, class, text, at) in memory.endings.into_iter().rev() {
             if let Some(agent) = machine.agents.get_mut(&name) {
                 match class {
                     // Told before: recovering must not tell again.
                     Some(class) if counts(class) => {
-                        let _told = agent.streak.failed(class, &told_detail(class, &text), at, u32::MAX);
+                        let _told = agent.streak.failed(class, &told_detail(class, &text), None, at, u32::MAX);
                     }
                     Some(_) => {}
                     None => {
@@ -90,6 +98,9 @@ impl Machine {
         turn.remember_tries(&open.attempts, self.setup.agents.get(&conversation.agent));
         if let Some(old) = open.attempts.last().filter(|old| old.outcome.is_none()) {
             turn.stage = Stage::Running { attempt: old.attempt.id, incarnation: old.attempt.incarnation, thread: None };
+            // When it began on this clock is not known: it gets the whole time again.
+            let policy = self.setup.agents.get(&conversation.agent);
+            turn.until = policy.map_or(now.tick, |policy| now.tick.saturating_add(longest(policy)));
             self.attempts.insert(old.attempt.id, id);
             // Somebody wanted a fresh conversation meanwhile: the old thread must not come back with the answer.
             let current = self.threads.entry(conversation.clone()).or_default();
@@ -131,7 +142,7 @@ impl Machine {
                 turn.status.post = open.message.is_none().then_some(open.post.id);
             }
         }
-        self.outbox.recover(now, posts);
+        self.outbox.recover(now, posts, effects);
     }
 
     /// Commands that were taken and not carried out when the last supervisor ended.
@@ -171,6 +182,7 @@ impl Turn {
                 route: old.attempt.route.clone(),
                 thread: old.attempt.thread.clone(),
                 outcome: old.outcome,
+                begun: old.started,
             })
             .collect();
         let (Some(policy), Some(last)) = (policy, self.tries.last()) else { return };

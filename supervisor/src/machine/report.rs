@@ -1,11 +1,8 @@
 //! What `ps` and `health` say: from memory alone, so that they answer whatever the agents do.
 
-use super::lifecycle::State;
+use super::Machine;
 use super::nouns::Now;
-use super::{Machine, Stage, Turn};
 use protocol::control::{AgentRow, ChannelRow, Health, HealthStatus};
-use protocol::{AgentName, TurnId};
-use std::collections::BTreeMap;
 
 impl Machine {
     /// One row an agent. Memory and processes are the daemon's to fill in.
@@ -16,11 +13,7 @@ impl Machine {
                 let running = self.running_of(name);
                 let process = agent.life.process();
                 let route = self.setup.agents.get(name).and_then(|policy| policy.routes.first());
-                let longest = self
-                    .turns
-                    .values()
-                    .filter(|turn| turn.of(name) && matches!(turn.stage, Stage::Running { .. }))
-                    .min_by_key(|turn| turn.accepted_tick);
+                let longest = self.turns_of(name).filter(|turn| turn.runs()).min_by_key(|turn| turn.accepted_tick);
                 let doing = longest.and_then(|turn| turn.doing.as_ref());
                 AgentRow {
                     agent: name.clone(),
@@ -36,25 +29,24 @@ impl Machine {
                     processes: 0,
                     restarts: agent.life.restarts(),
                     last_error: agent.streak.last().cloned(),
-                    since: agent.since.0,
-                    phase: doing.map(|d| format!("{} {}", d.phase.as_str(), d.detail).trim().to_owned()),
-                    phase_since: doing.map(|d| d.since),
+                    since: agent.since,
+                    phase: doing.map(|d| d.phase.with(&d.detail)),
+                    phase_since: doing.map(super::Doing::since),
                     isolation: agent.isolation.to_string(),
+                    limits: agent.bounds.clone(),
+                    build: process
+                        .and(agent.known.as_ref())
+                        .and_then(|known| known.release.as_ref())
+                        .map(|(_, build)| build.clone()),
+                    outdated: process.is_some() && agent.outdated,
                 }
             })
             .collect()
     }
 
     pub(super) fn health(&self, now: Now) -> Health {
-        let mut agents: BTreeMap<String, u32> = BTreeMap::new();
-        let mut ailing = false;
-        let running = running(&self.turns);
-        for (name, agent) in &self.agents {
-            let state = agent.life.word(running.contains_key(name));
-            *agents.entry(state.as_str().to_owned()).or_default() += 1;
-            ailing |= matches!(agent.life.state(), State::Failed | State::Backoff { .. });
-            ailing |= agent.streak.count() >= self.setup.alert_after;
-        }
+        let agents = self.overview.words().iter().map(|(word, count)| ((*word).to_owned(), *count)).collect();
+        let mut ailing = self.overview.any_ails();
         ailing |= self.setup.bots.keys().any(|name| self.bots.get(name).is_some_and(|bot| bot.fault.is_some()));
         let status = match (&self.ledger_stuck, ailing) {
             (Some(_), _) => HealthStatus::Failing,
@@ -63,11 +55,13 @@ impl Machine {
         };
         Health {
             status,
-            version: protocol::version::BUILD.to_owned(),
+            version: protocol::version::Release::current().build.clone(),
             uptime_s: now.tick.saturating_sub(self.began.tick) / 1_000,
             agents,
             ledger: self.ledger_stuck.clone().unwrap_or_else(|| "ok".to_owned()),
             channels: self.channels(),
+            // The daemon's to fill in: the machine knows of no programs.
+            upgrade_failed: None,
         }
     }
 
@@ -80,14 +74,4 @@ impl Machine {
         });
         std::iter::once(console).chain(bots).collect()
     }
-}
-
-/// Turns that run, by agent; agents without one are missing. One look at each turn: what is asked after every input
-/// must not cost agents times turns.
-pub(super) fn running(turns: &BTreeMap<TurnId, Turn>) -> BTreeMap<&AgentName, u32> {
-    let mut running = BTreeMap::new();
-    for turn in turns.values().filter(|turn| matches!(turn.stage, Stage::Running { .. })) {
-        *running.entry(&turn.new.conversation.agent).or_default() += 1;
-    }
-    running
 }

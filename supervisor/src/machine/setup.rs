@@ -31,6 +31,10 @@ pub struct Agent {
     pub queue: QueueMode,
     /// Milliseconds from a stop to the end of what still runs.
     pub stop_grace_ms: u64,
+    /// Milliseconds that a turn may take; its worker ends it, and is ended if it does not.
+    pub turn_ms: u64,
+    /// Milliseconds without a word of its worker, after which that is replaced.
+    pub heartbeat_ms: u64,
     /// Changes whenever the worker must be told again how the agent is served.
     pub served: u64,
 }

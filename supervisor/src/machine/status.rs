@@ -3,14 +3,14 @@
 //!
 //! ```text
 //!   queued -------- "queued: 2 before this" (at once) --+
-//!   running 5 s --- "thinking, 12 s" -------------------+--> edited at most every 5 s --> removed at the end
+//!   running 5 s --- "in a tool: make, 12 s" -------------------+--> edited at most every 5 s --> removed at the end
 //! ```
 
 use super::nouns::{Chat, Now, PostId, PostKind, Source};
 use super::outbox::{Draft, Ended};
 use super::words::Effect;
 use super::{Machine, Stage, Turn};
-use protocol::TurnId;
+use protocol::{AgentName, TurnId};
 
 /// A turn that takes so long gets a status message. Milliseconds.
 const SHOWN_AFTER_MS: u64 = 5_000;
@@ -103,16 +103,12 @@ impl Machine {
         self.outbox.post(now, draft, effects);
     }
 
-    pub(super) fn show_status(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        let chats: Vec<TurnId> = self
-            .turns
-            .values()
-            .filter(|turn| matches!(turn.new.source, Source::Telegram(_)))
-            .map(|turn| turn.new.id)
-            .collect();
-        for id in chats {
-            self.show_typing(now, id, effects);
-            self.show_message(now, id, effects);
+    pub(super) fn show_status(&mut self, now: Now, name: &AgentName, effects: &mut Vec<Effect>) {
+        for id in self.ids_of(name) {
+            if self.turns.get(&id).is_some_and(|turn| matches!(turn.new.source, Source::Telegram(_))) {
+                self.show_typing(now, id, effects);
+                self.show_message(now, id, effects);
+            }
         }
     }
 
@@ -160,7 +156,10 @@ impl Machine {
     }
 
     /// See [`Machine::show_status`].
-    pub(super) fn status_deadline(&self) -> Option<u64> {
+    pub(super) fn status_deadline(&self, name: &AgentName) -> Option<u64> {
+        if !self.agents.get(name).is_some_and(|agent| agent.life.is_up()) {
+            return None;
+        }
         let of = |turn: &Turn| {
             let status = &turn.status;
             let shows = status.message.is_some().then_some(status.edit_at);
@@ -170,11 +169,8 @@ impl Machine {
                 .then(|| (status.running_since.unwrap_or(0) + SHOWN_AFTER_MS).max(status.edit_at));
             [shows, types, first].into_iter().flatten().min()
         };
-        let alive = |turn: &&Turn| {
-            self.agents.get(&turn.new.conversation.agent).is_some_and(|agent| agent.life.is_up())
-                && matches!(turn.new.source, Source::Telegram(_))
-        };
-        self.turns.values().filter(alive).filter_map(of).min()
+        let in_chat = |turn: &&Turn| matches!(turn.new.source, Source::Telegram(_));
+        self.turns_of(name).filter(in_chat).filter_map(of).min()
     }
 
     /// What a turn does, in one line.
@@ -190,8 +186,7 @@ impl Machine {
             }
             (Stage::Running { .. }, None) => "⏳ starting".to_owned(),
             (Stage::Running { .. }, Some(doing)) => {
-                let detail = if doing.detail.is_empty() { String::new() } else { format!(" {}", doing.detail) };
-                format!("⏳ {}{detail}, {}", doing.phase.as_str(), span(now.tick.saturating_sub(doing.since_tick)))
+                format!("⏳ {}, {}", doing.phase.with(&doing.detail), span(doing.age(now)))
             }
         };
         if let Some(since) = turn.status.running_since {

@@ -1,8 +1,8 @@
 //! Identical failures in a row: counted per agent, told once, forgotten at the first answer.
 
 use super::nouns::Wall;
-use protocol::FailureClass;
 use protocol::control::LastError;
+use protocol::{FailureClass, TurnId};
 
 /// Longest text that two failures are compared by, in characters: ids and times behind it differ anyway.
 const COMPARED_CHARS: usize = 80;
@@ -23,12 +23,12 @@ struct Row {
 }
 
 impl Row {
-    fn failed(&mut self, class: &str, text: &str, at: Wall) -> u32 {
+    fn failed(&mut self, class: &str, text: &str, turn: Option<TurnId>, at: Wall) -> u32 {
         let fingerprint = fingerprint(class, text);
         let before = if fingerprint == self.fingerprint { self.count() } else { 0 };
         self.fingerprint = fingerprint;
         let streak = before.saturating_add(1);
-        self.last = Some(LastError { class: class.to_owned(), text: text.to_owned(), at, streak });
+        self.last = Some(LastError { class: class.to_owned(), text: text.to_owned(), turn, at, streak });
         streak
     }
 
@@ -44,8 +44,15 @@ impl Row {
 
 impl Streak {
     /// A turn failed. Whether owners are to be told: at the `alert_after`th identical failure, once.
-    pub fn failed(&mut self, class: FailureClass, text: &str, at: Wall, alert_after: u32) -> bool {
-        self.turns.failed(class.as_str(), text, at) == alert_after
+    pub fn failed(
+        &mut self,
+        class: FailureClass,
+        text: &str,
+        turn: Option<TurnId>,
+        at: Wall,
+        alert_after: u32,
+    ) -> bool {
+        self.turns.failed(class.as_str(), text, turn, at) == alert_after
     }
 
     /// A turn completed. Returns the streak that it ended.
@@ -56,7 +63,7 @@ impl Streak {
 
     /// Something about the worker itself went wrong.
     pub fn worker(&mut self, text: &str, at: Wall) {
-        self.worker.failed("worker", text, at);
+        self.worker.failed("worker", text, None, at);
     }
 
     /// How often in a row the worker went wrong in the same way.
@@ -89,10 +96,12 @@ mod tests {
     #[test]
     fn the_third_identical_failure_is_told_once() {
         let mut streak = Streak::default();
-        let told: Vec<bool> =
-            (0..5).map(|n| streak.failed(FailureClass::Auth, &format!("request {n} refused"), n, 3)).collect();
+        let told: Vec<bool> = (0..5)
+            .map(|n| streak.failed(FailureClass::Auth, &format!("request {n} refused"), Some(TurnId(n)), n, 3))
+            .collect();
         assert_eq!(told, [false, false, true, false, false]);
         assert_eq!(streak.count(), 5);
+        assert_eq!(streak.last().and_then(|last| last.turn), Some(TurnId(4)), "the latest");
         assert_eq!(streak.completed(), 5);
         assert_eq!(streak.last().map(|l| l.streak), Some(0));
     }
@@ -103,7 +112,7 @@ mod tests {
         let told: Vec<bool> = (0..3)
             .map(|n| {
                 streak.worker("signal 9", n * 10);
-                streak.failed(FailureClass::WorkerLost, "signal 9", n * 10 + 1, 3)
+                streak.failed(FailureClass::WorkerLost, "signal 9", None, n * 10 + 1, 3)
             })
             .collect();
         assert_eq!(told, [false, false, true]);
@@ -113,10 +122,10 @@ mod tests {
     #[test]
     fn another_failure_begins_anew() {
         let mut streak = Streak::default();
-        streak.failed(FailureClass::Auth, "x", 0, 3);
-        streak.failed(FailureClass::Auth, "x", 1, 3);
-        assert!(!streak.failed(FailureClass::Network, "x", 2, 3));
+        streak.failed(FailureClass::Auth, "x", None, 0, 3);
+        streak.failed(FailureClass::Auth, "x", None, 1, 3);
+        assert!(!streak.failed(FailureClass::Network, "x", None, 2, 3));
         assert_eq!(streak.count(), 1);
-        assert!(!streak.failed(FailureClass::Auth, "x", 3, 3));
+        assert!(!streak.failed(FailureClass::Auth, "x", None, 3, 3));
     }
 }

@@ -8,8 +8,11 @@
 
 mod agents;
 mod chats;
+mod guests;
+mod heartbeat;
 mod ledger;
 mod restarts;
+mod rolling;
 mod simulation;
 mod turns;
 mod worker;

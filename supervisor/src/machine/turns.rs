@@ -2,17 +2,23 @@
 
 use super::admission::{Demand, Limits};
 use super::nouns::{Conversation, NewAttempt, NewTurn, Now, Record, Source, UpdateId};
+use super::setup::Agent as Policy;
 use super::words::{Effect, PROMPT_BYTES_MAX};
 use super::{Going, Machine, Stage, Try, Turn};
 use protocol::from_worker::Started;
 use protocol::to_worker::{Begin, Interrupt, InterruptReason};
-use protocol::{AgentName, AttemptId, Incarnation, Text, ToWorker, TurnId};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use protocol::{AgentName, AttemptId, Incarnation, Runtime, Text, ToWorker, TurnId};
+use std::collections::{BTreeSet, VecDeque};
 
 /// Longest wait of a turn in its lane: after a day nobody waits for the answer any more. Milliseconds.
 const QUEUED_MAX_MS: u64 = 24 * 60 * 60 * 1_000;
 /// From the wish to stop a turn to the end of a worker that does not react. Milliseconds.
 const STOP_WITHIN_MS: u64 = 20_000;
+/// What a worker gets beyond `turn_timeout` to end a turn by itself: its interrupt, the ladder with its graces, the
+/// proof, and its own start. Milliseconds.
+const TURN_SLACK_MS: u64 = 60_000;
+/// Graces in the longest ladder of a worker, rounded up.
+const TURN_SLACK_GRACES: u64 = 8;
 
 /// A turn that somebody wants.
 #[derive(Debug)]
@@ -89,16 +95,27 @@ impl Machine {
         Ok(())
     }
 
+    /// The turns of an agent, lane by lane: each stands in one.
+    pub(super) fn turns_of(&self, agent: &AgentName) -> impl Iterator<Item = &Turn> {
+        let lanes = self.agents.get(agent).into_iter().flat_map(|agent| agent.lanes.values());
+        lanes.flatten().filter_map(|id| self.turns.get(id))
+    }
+
+    /// The same, by number.
+    pub(super) fn ids_of(&self, agent: &AgentName) -> Vec<TurnId> {
+        let mut ids: Vec<TurnId> = self.turns_of(agent).map(|turn| turn.new.id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
     /// Turns of an agent that wait.
     pub(super) fn waiting_of(&self, agent: &AgentName) -> u32 {
-        let waiting = |turn: &&Turn| turn.of(agent) && !matches!(turn.stage, Stage::Running { .. });
-        u32::try_from(self.turns.values().filter(waiting).count()).unwrap_or(u32::MAX)
+        u32::try_from(self.turns_of(agent).filter(|turn| !turn.runs()).count()).unwrap_or(u32::MAX)
     }
 
     /// Turns of an agent that run.
     pub(super) fn running_of(&self, agent: &AgentName) -> u32 {
-        let running = |turn: &&Turn| turn.of(agent) && matches!(turn.stage, Stage::Running { .. });
-        u32::try_from(self.turns.values().filter(running).count()).unwrap_or(u32::MAX)
+        u32::try_from(self.turns_of(agent).filter(|turn| turn.runs()).count()).unwrap_or(u32::MAX)
     }
 
     /// Sends what may be sent.
@@ -108,31 +125,34 @@ impl Machine {
             return;
         }
         let limits = Limits { extra_max: self.setup.max_turns, starts_max: self.setup.starts_max };
-        let mut demands = self.demands();
-        while let Some(name) = self.admission.next(now.tick, limits, &demands) {
-            let Some(id) = self.next_of(&name) else { return };
+        for name in self.changed() {
+            let demand = self.demand(&name);
+            self.admission.set(now.tick, &name, demand);
+        }
+        while let Some(name) = self.admission.next(now.tick, limits) {
+            let Some(id) = self.next_of(&name) else { continue };
             self.collect(now, &name, id, effects);
-            self.admission.began(&name, now.tick);
             self.begin(now, id, effects);
-            if let Some(demand) = demands.get_mut(&name) {
-                demand.running += 1;
-                demand.ready = demand.ready.saturating_sub(1);
-            }
         }
     }
 
-    /// What each agent with turns has and wants. One that is not up wants nothing, but what it runs takes its places.
-    fn demands(&self) -> BTreeMap<AgentName, Demand> {
-        let running = super::report::running(&self.turns);
-        let busy = self.agents.iter().filter(|(_, agent)| !agent.lanes.is_empty());
-        busy.filter_map(|(name, agent)| {
-            let policy = self.setup.agents.get(name)?;
-            let ready = agent.lanes.values().filter(|lane| agent.life.is_up() && self.is_ready(lane)).count();
-            let ready = u32::try_from(ready).unwrap_or(u32::MAX);
-            let running = running.get(name).copied().unwrap_or(0);
-            Some((name.clone(), Demand { running, ready, running_max: policy.max_turns }))
-        })
-        .collect()
+    /// What an agent has and wants. One whose worker takes no turns wants nothing, but what it runs takes its places.
+    pub(super) fn demand(&self, name: &AgentName) -> Demand {
+        let (Some(agent), Some(policy)) = (self.agents.get(name), self.setup.agents.get(name)) else {
+            return Demand { running: self.running_of(name), ..Demand::default() };
+        };
+        if !agent.life.is_up() || agent.lanes.is_empty() {
+            return Demand { running: self.running_of(name), ..Demand::default() };
+        }
+        let ready = agent.lanes.values().filter(|lane| self.is_ready(lane)).count();
+        let next = self.next_of(name).and_then(|id| self.turns.get(&id));
+        let served = next.and_then(|turn| policy.routes.get(turn.route).or_else(|| policy.routes.first()));
+        Demand {
+            running: self.running_of(name),
+            ready: u32::try_from(ready).unwrap_or(u32::MAX),
+            running_max: policy.max_turns,
+            warm: agent.warm && served.is_some_and(|route| route.runtime == Runtime::Codex),
+        }
     }
 
     fn is_ready(&self, lane: &VecDeque<TurnId>) -> bool {
@@ -161,8 +181,9 @@ impl Machine {
         let attempt = AttemptId(self.last.attempt);
         let thread = current.id.clone();
         turn.stage = Stage::Running { attempt, incarnation, thread: None };
+        turn.until = now.tick.saturating_add(longest(policy));
         turn.doing = None;
-        turn.tries.push(Try { attempt, route: route.clone(), thread: thread.clone(), outcome: None });
+        turn.tries.push(Try { attempt, route: route.clone(), thread: thread.clone(), outcome: None, begun: false });
         self.attempts.insert(attempt, id);
         let new = NewAttempt { id: attempt, turn: id, incarnation, route, thread, at: now.wall };
         effects.push(Effect::Record(Record::Attempt(new)));
@@ -172,9 +193,9 @@ impl Machine {
     /// Says the latest try of a turn: the same words each time, whatever has become of its conversation since.
     fn send_begin(&self, id: TurnId, effects: &mut Vec<Effect>) {
         let Some(turn) = self.turns.get(&id) else { return };
-        let Some(Try { attempt, route, thread, .. }) = turn.tries.last().cloned() else { return };
+        let Some(Try { attempt, route, thread, begun, .. }) = turn.tries.last().cloned() else { return };
         let prompt = Text::Inline(turn.new.prompt.clone());
-        let begin = Begin { attempt, turn: id, thread, prompt, route };
+        let begin = Begin { attempt, turn: id, thread, prompt, route, begun };
         effects.push(Effect::Tell(turn.new.conversation.agent.clone(), ToWorker::Begin(Box::new(begin))));
     }
 
@@ -189,10 +210,15 @@ impl Machine {
         effects: &mut Vec<Effect>,
     ) {
         let mut again = Vec::new();
-        for turn in self.turns.values_mut().filter(|turn| turn.of(name)) {
+        let longest = self.setup.agents.get(name).map_or(0, longest);
+        for id in self.ids_of(name) {
+            let Some(turn) = self.turns.get_mut(&id) else { continue };
             if let Stage::Running { attempt, incarnation: sent_to, .. } = &mut turn.stage {
                 *sent_to = incarnation;
                 let attempt = *attempt;
+                if !running.contains(&attempt) {
+                    turn.until = turn.until.max(now.tick.saturating_add(longest));
+                }
                 if let Some((_, by)) = &mut turn.stopping {
                     *by = now.tick + STOP_WITHIN_MS;
                 }
@@ -212,13 +238,28 @@ impl Machine {
 
     /// Codex runs an attempt.
     pub(super) fn started(&mut self, now: Now, name: &AgentName, started: Started, effects: &mut Vec<Effect>) {
-        self.admission.started(name);
+        self.admission.started(now.tick, name);
         let Some(turn) = self.turn_of(started.attempt, name) else { return };
+        let kept = turn.tries.last().is_some_and(|last| last.route.runtime == Runtime::Codex);
         if let Stage::Running { thread, .. } = &mut turn.stage
             && thread.is_none()
         {
             *thread = Some(started.thread.clone());
+            if let Some(last) = turn.tries.last_mut() {
+                last.begun = true;
+            }
             effects.push(Effect::Record(Record::AttemptStarted(started.attempt, started.thread, now.wall)));
+        }
+        if let Some(agent) = self.agents.get_mut(name).filter(|_| kept) {
+            agent.warm = true;
+        }
+    }
+
+    /// A worker has an attempt in its journal.
+    pub(super) fn begun(&mut self, attempt: AttemptId, name: &AgentName) {
+        let Some(turn) = self.turn_of(attempt, name) else { return };
+        if let Some(last) = turn.tries.last_mut().filter(|last| last.attempt == attempt) {
+            last.begun = true;
         }
     }
 
@@ -246,47 +287,40 @@ impl Machine {
         }
     }
 
-    /// Turns whose time has come: retries go on, waits that are too long end, workers that do not stop are given up.
-    pub(super) fn turn_deadlines(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        let (mut late, mut stuck) = (Vec::new(), Vec::new());
-        for turn in self.turns.values_mut() {
+    /// Turns whose time has come: retries go on, waits that are too long end, a worker that does not stop is given up.
+    pub(super) fn turn_deadlines(&mut self, now: Now, name: &AgentName, effects: &mut Vec<Effect>) {
+        let mut stuck = None;
+        for id in self.ids_of(name) {
+            let Some(turn) = self.turns.get_mut(&id).filter(|turn| turn.due() <= now.tick) else {
+                continue;
+            };
             match turn.stage {
-                Stage::Pausing { until } if until <= now.tick => turn.stage = Stage::Queued,
-                Stage::Pausing { .. } => {}
+                Stage::Pausing { .. } => turn.stage = Stage::Queued,
                 Stage::Queued | Stage::Offered => {
-                    if now.tick >= turn.accepted_tick + QUEUED_MAX_MS {
-                        late.push(turn.new.id);
-                    }
+                    self.cancel(now, id, "it waited a whole day without its turn".into(), effects);
                 }
                 Stage::Running { .. } => {
-                    if let Some((_, by)) = &mut turn.stopping
-                        && *by <= now.tick
-                    {
+                    if let Some((_, by)) = turn.stopping.as_mut().filter(|(_, by)| *by <= now.tick) {
                         *by = now.tick + STOP_WITHIN_MS;
-                        stuck.push(turn.new.conversation.agent.clone());
+                        stuck = Some("it did not stop a turn");
+                    }
+                    if turn.until <= now.tick {
+                        turn.until = now.tick + STOP_WITHIN_MS;
+                        stuck = Some("it did not end a turn whose time was over");
                     }
                 }
             }
         }
-        for id in late {
-            self.cancel(now, id, "it waited a whole day without its turn".into(), effects);
-        }
-        for name in stuck {
-            // One that is being started or sought has not heard of the stop yet.
-            if self.agents.get(&name).is_some_and(|agent| agent.life.is_heard()) {
-                self.wedged(now, &name, "it did not stop a turn", effects);
-            }
+        // One that is being started or sought has not heard of the stop yet.
+        let heard = self.agents.get(name).is_some_and(|agent| agent.life.is_heard());
+        if let Some(why) = stuck.filter(|_| heard) {
+            self.wedged(now, name, why, effects);
         }
     }
 
     /// See [`Machine::turn_deadlines`].
-    pub(super) fn turn_deadline(&self) -> Option<u64> {
-        let of = |turn: &Turn| match turn.stage {
-            Stage::Pausing { until } => Some(until),
-            Stage::Queued | Stage::Offered => Some(turn.accepted_tick + QUEUED_MAX_MS),
-            Stage::Running { .. } => turn.stopping.as_ref().map(|(_, by)| *by),
-        };
-        self.turns.values().filter_map(of).min()
+    pub(super) fn turn_deadline(&self, name: &AgentName) -> Option<u64> {
+        self.turns_of(name).map(Turn::due).min()
     }
 }
 
@@ -304,7 +338,17 @@ impl Turn {
             callers: BTreeSet::new(),
             status: super::status::Status::default(),
             accepted_tick: tick,
+            until: u64::MAX,
             generation: 0,
+        }
+    }
+
+    /// When something happens to it by itself.
+    fn due(&self) -> u64 {
+        match self.stage {
+            Stage::Pausing { until } => until,
+            Stage::Queued | Stage::Offered => self.accepted_tick + QUEUED_MAX_MS,
+            Stage::Running { .. } => self.stopping.as_ref().map_or(self.until, |(_, by)| self.until.min(*by)),
         }
     }
 
@@ -317,6 +361,12 @@ impl Turn {
     pub(super) fn of(&self, agent: &AgentName) -> bool {
         self.new.conversation.agent == *agent
     }
+}
+
+/// How long a worker may have a turn: its own limit and all that it takes to enforce it. Milliseconds.
+pub(super) fn longest(policy: &Policy) -> u64 {
+    let graces = policy.stop_grace_ms.saturating_mul(TURN_SLACK_GRACES);
+    policy.turn_ms.saturating_add(graces).saturating_add(TURN_SLACK_MS)
 }
 
 fn unknown(name: &AgentName) -> String {

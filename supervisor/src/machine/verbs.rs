@@ -1,6 +1,6 @@
 //! What an operator wants of agents and of the whole: start, stop, restart, kill, reload, shutdown.
 
-use super::lifecycle::{Event as Life, Lifecycle, State};
+use super::lifecycle::{Event as Life, Lifecycle};
 use super::nouns::{CallerId, Now, Record};
 use super::setup::Setup;
 use super::words::Effect;
@@ -8,7 +8,7 @@ use super::{Agent, Caller, Going, Machine, Stage};
 use protocol::control::{Refused, RefusedKind, Reply, Verb};
 use protocol::from_worker::Isolation;
 use protocol::stable::Finished;
-use protocol::{AgentName, FailureClass, Incarnation, Outcome, TurnId};
+use protocol::{AgentName, FailureClass, Incarnation, Outcome};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Machine {
@@ -119,8 +119,7 @@ impl Machine {
     pub(super) fn rested(&mut self, now: Now, name: &AgentName, effects: &mut Vec<Effect>) {
         let Some(agent) = self.agents.get(name) else { return };
         if agent.removed {
-            let open: Vec<TurnId> = self.turns.values().filter(|t| t.of(name)).map(|t| t.new.id).collect();
-            for id in open {
+            for id in self.ids_of(name) {
                 if let Some(Stage::Running { attempt, .. }) = self.turns.get(&id).map(|t| t.stage.clone()) {
                     let mut end = Finished::new(attempt, id, Outcome::Failed(FailureClass::Shutdown));
                     end.detail = "the agent was removed".into();
@@ -129,15 +128,17 @@ impl Machine {
                     self.fail_waiting(now, id, FailureClass::Shutdown, "the agent was removed", effects);
                 }
             }
-            self.agents.remove(name);
+            self.forget_agent(name, effects);
         } else if agent.restart && self.going == Going::Staying {
             self.live(now, name, Life::Start, effects);
         }
     }
 
     /// The configuration was read again: only agents and bots whose part of it changed are touched.
-    pub(super) fn reloaded(&mut self, now: Now, caller: Option<CallerId>, setup: Setup, effects: &mut Vec<Effect>) {
+    pub(super) fn reloaded(&mut self, now: Now, caller: Option<CallerId>, mut setup: Setup, effects: &mut Vec<Effect>) {
+        setup.agents.extend(self.guest_policies());
         let old = std::mem::replace(&mut self.setup, setup);
+        self.agents.touch_all();
         let mut notes = Vec::new();
         self.reload_agents(now, &old, &mut notes, effects);
         self.reload_bots(&old, &mut notes, effects);
@@ -158,7 +159,11 @@ impl Machine {
                 (None, Some(_)) => {
                     notes.push(format!("{name}: added"));
                     let last = Incarnation(self.last.incarnation);
-                    self.agents.entry(name.clone()).or_insert_with(|| Agent::new(now, true, last)).removed = false;
+                    if let Some(agent) = self.agents.get_mut(&name) {
+                        agent.removed = false;
+                    } else {
+                        self.agents.insert(name.clone(), Agent::new(now, true, last));
+                    }
                     if self.going == Going::Staying {
                         effects.push(Effect::Record(Record::Wanted(name.clone(), true)));
                         self.live(now, &name, Life::Start, effects);
@@ -208,6 +213,7 @@ impl Machine {
     pub(super) fn leave(&mut self, effects: &mut Vec<Effect>) {
         if self.going != Going::Gone {
             self.going = Going::Gone;
+            self.leave_no_guests(effects);
             effects.push(Effect::Exit);
         }
     }
@@ -223,6 +229,8 @@ impl Machine {
             return;
         }
         self.going = Going::Ending;
+        // A guest may be one that never ends what it runs.
+        self.part(now, None, effects);
         let names: Vec<AgentName> = self.agents.keys().cloned().collect();
         for name in names {
             if let Some(agent) = self.agents.get_mut(&name) {
@@ -237,8 +245,7 @@ impl Machine {
 
     /// Once every worker is at rest the supervisor leaves. It does not wait for what does not end.
     pub(super) fn end_if_done(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        let rests = |agent: &Agent| agent.stuck || matches!(agent.life.state(), State::Down | State::Failed);
-        if self.going != Going::Ending || !self.agents.values().all(rests) {
+        if self.going != Going::Ending || !self.overview.all_rest() {
             return;
         }
         self.going = Going::Gone;
@@ -261,21 +268,13 @@ impl Machine {
                 Caller::Turn(id) => {
                     refused(RefusedKind::Later, format!("cofferdam ends; turn {id} waits for its next start"))
                 }
-                Caller::Agents { .. } => refused(RefusedKind::Later, "cofferdam ends".into()),
+                Caller::Agents { .. } | Caller::Guests | Caller::Ping(_) => {
+                    refused(RefusedKind::Later, "cofferdam ends".into())
+                }
             };
             effects.push(Effect::Reply(caller, last));
         }
         effects.push(Effect::Exit);
-    }
-
-    pub(super) fn note_states(&mut self, now: Now) {
-        let running = super::report::running(&self.turns);
-        for (name, agent) in &mut self.agents {
-            let word = agent.life.word(running.contains_key(name)).as_str();
-            if agent.since.1 != word {
-                agent.since = (now.wall, word);
-            }
-        }
     }
 }
 
@@ -286,13 +285,21 @@ impl Agent {
             lanes: BTreeMap::new(),
             streak: super::streak::Streak::default(),
             isolation: Isolation::Untried,
+            warm: false,
+            alert_from: None,
+            bounds: Vec::new(),
             heard_at: now.tick,
-            since: (now.wall, ""),
+            heart: super::heartbeat::Heart::default(),
+            since: now.wall,
             exit: String::new(),
             killed: false,
             restart: false,
             stuck: false,
             removed: false,
+            known: None,
+            outdated: false,
+            renewing: false,
+            guest: false,
         }
     }
 }

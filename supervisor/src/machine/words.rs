@@ -7,12 +7,14 @@
 //!                                                                 [`Effect::is_urgent`] ones at once
 //! ```
 
-use super::nouns::{CallerId, Chat, Post, PostId, ReceiptId, Record, Update};
-use super::setup::Setup;
+use super::nouns::{CallerId, Chat, Identity, Post, PostId, ReceiptId, Record, Update};
+use super::setup::{Agent, Setup};
 use protocol::control::{Reply, Request};
+use protocol::guest::Guests;
 use protocol::hello::Accord;
 use protocol::journal::Reading;
 use protocol::{AgentName, FromWorker, Incarnation, ToWorker};
+use std::collections::BTreeMap;
 
 /// What stands between a prompt and a text that joined it. The store puts them together with the same.
 pub const JOINT: &str = "\n\n";
@@ -35,14 +37,20 @@ pub enum Input {
     Asked(CallerId, Request),
     /// The command line is gone.
     CallerGone(CallerId),
+    /// A caller's guests may begin: it is known how they are served.
+    Hosted(CallerId, BTreeMap<AgentName, Agent>),
+    /// Nothing of this guest is left on disk.
+    Cleared(AgentName),
     /// What the ledger knows of a turn that somebody wants to try again.
     Recalled(Asker, Option<Box<Recalled>>),
     /// A worker process runs.
-    Spawned(AgentName, Incarnation, u32),
+    Spawned(AgentName, Incarnation, Identity),
     /// It could not be started.
     SpawnFailed(AgentName, Incarnation, String),
     /// The worker's socket answered with a good hello. The incarnation is the worker's own word.
     Linked(AgentName, Linked),
+    /// The process of an old worker is known, by its number, although it did not say a good hello.
+    Found(AgentName, Incarnation, u32),
     /// Nothing answers at the socket of this run, or not as it should. The run is 0 if an unknown worker was dialled.
     LinkFailed(AgentName, Incarnation, String),
     /// The session with this run ended.
@@ -53,6 +61,10 @@ pub enum Input {
     Exited(AgentName, Incarnation, String),
     /// What a dead worker left has been ended, and its journal read.
     Swept(AgentName, Incarnation, Swept),
+    /// Everything that had arrived from this run when [`Effect::ReadOut`] asked has been given to the machine.
+    ReadOut(AgentName, Incarnation),
+    /// Our own loop came round so many milliseconds late, a second or more: given before the input that came late.
+    Lagged(u64),
     /// The configuration was read again.
     Reloaded(Option<CallerId>, Box<Setup>),
     /// It was read again and is wrong; the report.
@@ -78,6 +90,16 @@ pub struct Linked {
     pub pid: u32,
     /// What may be said.
     pub accord: Accord,
+    /// What it was given at birth, by its own word.
+    pub nonce: u64,
+    /// Its process, by the kernel's word.
+    pub identity: Identity,
+    /// The protocol of its hello.
+    pub protocol: u16,
+    /// The build of its hello.
+    pub build: String,
+    /// It is not of our build, or the file that it runs has been replaced.
+    pub outdated: bool,
 }
 
 /// What a sweep found.
@@ -126,8 +148,8 @@ pub enum Effect {
     Look(CallerId, Look),
     /// Find an ended turn that is to be tried again.
     Recall(Asker),
-    /// Start a worker process.
-    Spawn(AgentName, Incarnation),
+    /// Start a worker process, and give it this number to prove itself with.
+    Spawn(AgentName, Incarnation, u64),
     /// Dial the worker's socket, say hello and how the agent is served.
     Dial(AgentName, Incarnation),
     /// Say this to the worker.
@@ -140,6 +162,8 @@ pub enum Effect {
     Kill(AgentName, u32),
     /// End what a dead worker left, read its journal.
     Sweep(AgentName, Incarnation),
+    /// Read everything that has arrived from this run, then answer with [`Input::ReadOut`].
+    ReadOut(AgentName, Incarnation),
     /// Hear a bot from this offset on.
     Hear(String, i64),
     /// Stop to hear it.
@@ -159,6 +183,12 @@ pub enum Effect {
     Typing(Chat),
     /// Read the configuration again.
     Reload(Option<CallerId>),
+    /// Look whether this program can take our place; if so we leave for it.
+    Upgrade(CallerId, String),
+    /// Find out how a caller's guests are served.
+    Host(CallerId, Guests),
+    /// Remove the folder of a guest that is gone.
+    Clear(AgentName),
     /// Leave: workers stay if they were not ended before.
     Exit,
 }
@@ -197,11 +227,14 @@ impl Effect {
             // The replies tell what memory holds. A record that the same input happened to make must not hold them up:
             // a ledger that cannot be written is what somebody asks about.
             Self::Kill(..)
+            | Self::ReadOut(..)
             | Self::Typing(_)
             | Self::EditStatus { .. }
             | Self::Look(..)
             | Self::Recall(_)
-            | Self::Reply(_, Reply::Health(_) | Reply::Ps(_) | Reply::Queue(_)) => true,
+            | Self::Reply(_, Reply::Health(_) | Reply::Ps(_) | Reply::Queue(_))
+            // Nothing rests on it, and a commit is not what it measures.
+            | Self::Tell(_, ToWorker::Ping(_)) => true,
             Self::Record(_)
             | Self::Receipt(_)
             | Self::Reply(..)
@@ -215,6 +248,9 @@ impl Effect {
             | Self::Unhear(_)
             | Self::Deliver(_)
             | Self::Reload(_)
+            | Self::Upgrade(..)
+            | Self::Host(..)
+            | Self::Clear(_)
             | Self::Exit => false,
         }
     }

@@ -1,4 +1,6 @@
-//! Watches a worker that an earlier supervisor started: not our child, so nobody tells us when it ends but its pidfd.
+//! Watches a worker that an earlier supervisor started: not a child that we know of, so nobody tells us when it ends but
+//! its pidfd. After an upgrade the workers of the program before are children of this process all the same, and are
+//! reaped.
 
 use super::exit;
 use super::signal::Handle;
@@ -6,7 +8,9 @@ use protocol::{AgentName, Incarnation};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -28,26 +32,72 @@ const EXIT_QUESTION_PAUSE_MS: u64 = 5;
 /// When the process is gone, or its command line is that of something else.
 pub fn adopt(pid: u32, agent: &AgentName, incarnation: Incarnation) -> io::Result<Handle> {
     let handle = Handle::open(pid)?;
-    let mut line = Vec::new();
-    File::open(format!("/proc/{pid}/cmdline"))?.take(COMMAND_LINE_BYTES_MAX).read_to_end(&mut line)?;
-    if is_worker(&line, agent, incarnation) {
+    if is_worker(&command_line(pid)?, agent, incarnation) {
         Ok(handle)
     } else {
         Err(io::Error::other(format!("process {pid} is not the worker of {agent} in its run {incarnation}")))
     }
 }
 
+/// Takes over a worker that says nothing: the process with this number, if its command line is that of a worker of this
+/// agent and this folder. Gives its run.
+///
+/// # Errors
+/// When the process is gone, or its command line is that of something else.
+pub fn silent(pid: u32, agent: &AgentName, agent_dir: &Path) -> io::Result<(Handle, Incarnation)> {
+    let handle = Handle::open(pid)?;
+    let line = command_line(pid)?;
+    let ours = value(&line, b"--agent") == Some(agent.as_str().as_bytes())
+        && value(&line, b"--agent-dir") == Some(agent_dir.as_os_str().as_bytes());
+    let run = value(&line, b"--incarnation").and_then(|text| str::from_utf8(text).ok()?.parse().ok());
+    match run {
+        Some(run) if ours => Ok((handle, Incarnation(run))),
+        Some(_) | None => Err(io::Error::other(format!("process {pid} is no worker of {agent}"))),
+    }
+}
+
+fn command_line(pid: u32) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    File::open(format!("/proc/{pid}/cmdline"))?.take(COMMAND_LINE_BYTES_MAX).read_to_end(&mut line)?;
+    Ok(line)
+}
+
 /// Whether a command line (words that end in NUL) is that of a worker in this run.
 fn is_worker(line: &[u8], agent: &AgentName, incarnation: Incarnation) -> bool {
-    let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
-    let has = |flag: &[u8], value: &str| words.windows(2).any(|pair| pair == [flag, value.as_bytes()]);
-    has(b"--agent", agent.as_str()) && has(b"--incarnation", &incarnation.to_string())
+    value(line, b"--agent") == Some(agent.as_str().as_bytes())
+        && value(line, b"--incarnation") == Some(incarnation.to_string().as_bytes())
+}
+
+/// The word behind a flag.
+fn value<'a>(line: &'a [u8], flag: &[u8]) -> Option<&'a [u8]> {
+    let mut words = line.split(|byte| *byte == 0);
+    words.find(|word| *word == flag)?;
+    words.next()
+}
+
+/// Every worker of this folder that runs, told by its command line. For folders that no living supervisor cares for.
+pub fn workers_of(agent_dir: &Path) -> Vec<Handle> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let wanted = agent_dir.as_os_str().as_encoded_bytes();
+    numbers
+        .filter_map(|pid| {
+            let handle = Handle::open(pid).ok()?;
+            let line = command_line(pid).ok()?;
+            let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+            words.windows(2).any(|pair| pair == [b"--agent-dir".as_slice(), wanted]).then_some(handle)
+        })
+        .collect()
 }
 
 /// Resolves when the process is gone, with the reason in words: `unknown` if the kernel cannot tell.
 pub async fn exited(handle: Handle) -> String {
     if let Err(error) = handle.gone().await {
         return format!("unknown ({error})");
+    }
+    // One that was started before we took over this process' number is our child, and nobody else reaps it.
+    if let Some(status) = handle.reap() {
+        return exit::words(status);
     }
     for _ in 0..EXIT_QUESTIONS_MAX {
         match end_of(&handle) {

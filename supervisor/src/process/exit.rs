@@ -28,6 +28,7 @@ const fn meaning(code: i32) -> &'static str {
         0 => "it left",
         64 => "it was started with arguments that it does not know",
         70 | 101 => "a bug: see log/worker.stderr in the agent's folder",
+        74 => "its own folder, journal or socket cannot be used: see log/worker.stderr in the agent's folder",
         75 => "another worker holds the agent's lock",
         // None of ours: what it wrote is all that there is.
         _ => "see log/worker.stderr in the agent's folder",

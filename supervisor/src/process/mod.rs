@@ -5,6 +5,8 @@
 //!                             >-- signal.rs: Handle +
 //!   adopt.rs --- no child ---'     (a pidfd)        '--- terminate, kill
 //!
+//!   cgroup.rs  a group of the kernel for each agent, where it can be had
+//!   identity.rs   who a process is: boot, number, start; who holds a lock
 //!   sweep.rs   what carries a dead worker's mark is ended, its journal is read
 //!   usage.rs   memory and number of processes of each agent
 //! ```
@@ -12,7 +14,9 @@
 //! given to somebody else is never hit; and nothing is found by its name.
 
 pub mod adopt;
+pub mod cgroup;
 pub mod exit;
+pub mod identity;
 pub mod signal;
 pub mod spawn;
 pub mod sweep;

@@ -1,8 +1,10 @@
 //! A process that may be signalled and watched without fear of a reused number: a pidfd.
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -41,12 +43,12 @@ impl Handle {
         self.pid
     }
 
-    /// SIGTERM. `Ok(false)`: it had already gone.
+    /// SIGTERM, and SIGCONT so that a stopped process can obey. `Ok(false)`: it had already gone.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn terminate(&self) -> io::Result<bool> {
-        self.send(Signal::TERM)
+        Ok(self.send(Signal::TERM)? && self.send(Signal::CONT)?)
     }
 
     /// SIGKILL. `Ok(false)`: it had already gone.
@@ -55,6 +57,22 @@ impl Handle {
     /// When the kernel refuses.
     pub fn kill(&self) -> io::Result<bool> {
         self.send(Signal::KILL)
+    }
+
+    /// SIGSTOP: it stays as it is until [`Self::resume`]. `Ok(false)`: it had already gone.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn stop(&self) -> io::Result<bool> {
+        self.send(Signal::STOP)
+    }
+
+    /// SIGCONT. `Ok(false)`: it had already gone.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn resume(&self) -> io::Result<bool> {
+        self.send(Signal::CONT)
     }
 
     fn send(&self, signal: Signal) -> io::Result<bool> {
@@ -76,6 +94,14 @@ impl Handle {
         // registration is dropped together with it.
         let watched = unsafe { AsyncFd::register_with_interest(watched, Interest::READABLE) }?;
         watched.readable().await.map(drop)
+    }
+
+    /// How it ended, if it has and is our child; nobody else may wait for it. It is reaped by this.
+    pub fn reap(&self) -> Option<ExitStatus> {
+        let ended = waitid(WaitId::PidFd(self.fd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG).ok()??;
+        let code = ended.exit_status().map(|code| (code & 0xff) << 8);
+        let signal = ended.terminating_signal();
+        code.or(signal).map(ExitStatus::from_raw)
     }
 
     /// The descriptor, for questions to the kernel.

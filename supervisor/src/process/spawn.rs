@@ -4,6 +4,7 @@
 //! of a millisecond whatever the size of our heap. What a worker needs beyond that (a session, limits, the lock, a
 //! cgroup) it does itself.
 
+use super::cgroup;
 use super::exit;
 use super::signal::Handle;
 use futures_util::FutureExt;
@@ -14,8 +15,10 @@ use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::process::{ChildStdout, Command};
 
@@ -50,6 +53,10 @@ pub struct WorkerSpec {
     pub socket: PathBuf,
     /// Whom it may talk to.
     pub supervisor_uid: u32,
+    /// Its agent's cgroup, if there is one.
+    pub cgroup: Option<PathBuf>,
+    /// What it says again in its hello, as proof that it is the one of its record.
+    pub nonce: u64,
 }
 
 /// A worker that was started.
@@ -111,6 +118,8 @@ pub fn worker_program(configured: Option<&Path>) -> io::Result<PathBuf> {
 pub fn spawn_worker(spec: &WorkerSpec) -> Result<Running, SpawnError> {
     let log = spec.agent_dir.join("log");
     make_private_dir(&log).map_err(|e| SpawnError::Folder(log.clone(), e))?;
+    cgroup::record(&spec.agent_dir, spec.cgroup.as_deref())
+        .map_err(|e| SpawnError::Folder(spec.agent_dir.clone(), e))?;
     let stderr_path = log.join("worker.stderr");
     let stderr = open_stderr(&stderr_path).map_err(|e| SpawnError::Stderr(stderr_path.clone(), e))?;
     #[expect(clippy::disallowed_methods, reason = "this is the file that starts processes")]
@@ -143,8 +152,8 @@ pub fn spawn_worker(spec: &WorkerSpec) -> Result<Running, SpawnError> {
     Ok(Running { handle, listening: listening(stdout, stderr_path).boxed(), exited: exited.boxed() })
 }
 
-fn arguments(spec: &WorkerSpec) -> [OsString; 10] {
-    [
+fn arguments(spec: &WorkerSpec) -> Vec<OsString> {
+    let mut words: Vec<OsString> = vec![
         "--agent".into(),
         spec.agent.as_str().into(),
         "--incarnation".into(),
@@ -155,7 +164,13 @@ fn arguments(spec: &WorkerSpec) -> [OsString; 10] {
         spec.socket.clone().into(),
         "--supervisor-uid".into(),
         spec.supervisor_uid.to_string().into(),
-    ]
+        "--nonce".into(),
+        spec.nonce.to_string().into(),
+    ];
+    if let Some(group) = &spec.cgroup {
+        words.extend(["--cgroup".into(), group.clone().into()]);
+    }
+    words
 }
 
 fn make_private_dir(path: &Path) -> io::Result<()> {
@@ -207,6 +222,77 @@ pub fn login(codex: &Path, codex_home: &Path, arguments: &[String]) -> io::Resul
     command.arg("login").args(arguments).env("CODEX_HOME", codex_home).status()
 }
 
+/// What a worker found out about a Codex program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// Its children get a namespace by this helper.
+    Namespace(String),
+    /// They do not, and why.
+    None(String),
+    /// There is no such program.
+    NoCodex,
+    /// The worker could not be asked.
+    Failed(String),
+}
+
+/// Lets the worker program try what it does before a first Codex child. Blocks for some milliseconds, at most for 5 s.
+pub fn probe(worker: &Path, codex: &Path, path: &str) -> Probe {
+    #[expect(clippy::disallowed_methods, reason = "this is the file that starts processes")]
+    let mut command = std::process::Command::new(worker);
+    command.arg("probe").arg(codex).env_clear().env("PATH", path).stdin(Stdio::null());
+    match command.output() {
+        Ok(output) => read_probe(&String::from_utf8_lossy(&output.stdout), &String::from_utf8_lossy(&output.stderr)),
+        Err(error) => Probe::Failed(format!("{}: {error}", worker.display())),
+    }
+}
+
+fn read_probe(said: &str, complaint: &str) -> Probe {
+    match said.trim().split_once(' ') {
+        Some(("namespace", bwrap)) => Probe::Namespace(bwrap.to_owned()),
+        Some(("none", why)) => Probe::None(why.to_owned()),
+        Some(("missing", _)) => Probe::NoCodex,
+        Some(_) | None => Probe::Failed(complaint.trim().to_owned()),
+    }
+}
+
+/// What a program said before it ended.
+#[derive(Debug)]
+pub struct Said {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+/// Runs another build of this program to its end, with our environment.
+///
+/// # Errors
+/// When it cannot be run, or has not ended within the limit: it is killed then.
+pub async fn ask(program: &Path, arguments: &[OsString], limit: Duration) -> io::Result<Said> {
+    #[expect(clippy::disallowed_methods, reason = "this is the file that starts processes")]
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    let ended = tokio::time::timeout(limit, command.output()).await;
+    let late = || io::Error::new(io::ErrorKind::TimedOut, format!("it did not end within {} s", limit.as_secs()));
+    let output = ended.map_err(|_| late())??;
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ok(Said { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) })
+}
+
+/// Becomes another program: the same process, number, arguments and environment, but for one variable. Returns only if
+/// that fails.
+pub fn become_program(program: &Path, (name, value): (&str, Option<&str>)) -> io::Error {
+    #[expect(clippy::disallowed_methods, reason = "this is the file that starts processes")]
+    let mut command = std::process::Command::new(program);
+    match value {
+        Some(value) => command.env(name, value),
+        None => command.env_remove(name),
+    };
+    command.args(std::env::args_os().skip(1)).exec()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,6 +311,8 @@ mod tests {
             agent_dir: dir.join("state/agents/a"),
             socket: dir.join("run/a.sock"),
             supervisor_uid: 1000,
+            cgroup: None,
+            nonce: 9,
         }
     }
 
@@ -239,7 +327,8 @@ mod tests {
         let stderr = spec.agent_dir.join("log/worker.stderr");
         let said = fs::read_to_string(&stderr).unwrap();
         let (dir, socket) = (spec.agent_dir.display(), spec.socket.display());
-        let first = format!("--agent a --incarnation 7 --agent-dir {dir} --socket {socket} --supervisor-uid 1000");
+        let first =
+            format!("--agent a --incarnation 7 --agent-dir {dir} --socket {socket} --supervisor-uid 1000 --nonce 9");
         assert_eq!(said.lines().next(), Some(first.as_str()));
         // The shell adds PWD, SHLVL, OLDPWD and _.
         let foreign =
@@ -269,6 +358,16 @@ mod tests {
         assert_eq!(running.exited.await, "killed by signal 9 (SIGKILL)");
         assert!(!handle.terminate().unwrap());
         handle.gone().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_stopped_worker_is_woken_to_obey() {
+        let dir = tempfile::tempdir().unwrap();
+        let running = spawn_worker(&spec(dir.path(), "exec sleep 600")).unwrap();
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(running.handle.pid()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+        assert!(running.handle.terminate().unwrap());
+        assert_eq!(running.exited.await, "killed by signal 15 (SIGTERM)");
     }
 
     #[tokio::test]

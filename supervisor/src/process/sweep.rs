@@ -3,6 +3,7 @@
 //! ```text
 //!   is the agent's lock free? -- no --> nothing is touched: a worker lives
 //!     | yes, and held until the end of the sweep
+//!   the agent's cgroup, if it has one: cgroup.kill until it is empty, and removed
 //!   every process whose environment names the agent's folder, and all their descendants: SIGKILL by pidfd
 //!     ^                        |
 //!     '--- something left -----'    at most 2 s
@@ -12,6 +13,7 @@
 //! The mark is a variable that a worker gives to its Codex children, see [`MARK`]. A tool that empties its environment
 //! and leaves its parents escapes this; where a Codex child has a PID namespace it cannot.
 
+use super::cgroup;
 use super::signal::Handle;
 use crate::machine::words::Swept;
 use protocol::journal::{self, Reading};
@@ -34,6 +36,9 @@ pub const LOCK_FILE: &str = "lock";
 /// File in the agent's folder that holds the worker's journal.
 pub const JOURNAL_FILE: &str = "journal";
 
+/// File in the agent's folder that names the ledger of the journal.
+pub const LEDGER_FILE: &str = "ledger-id";
+
 /// Largest journal that is read, in bytes. The worker cuts it when everything in it is acknowledged; 64 outcomes of the
 /// largest size fit.
 pub const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -50,9 +55,10 @@ const UNCLEAR_LOOKS: u32 = 3;
 
 /// Ends what the worker of `agent_dir` left and reads its journal. Never fails: what it could not do is told by
 /// [`Swept::left`], which also counts a worker that still holds the lock.
-pub async fn sweep(agent_dir: &Path) -> Swept {
+/// A journal that belongs to another ledger than `ledger` counts as empty: its attempts bear the numbers of others.
+pub async fn sweep(agent_dir: &Path, ledger: u64) -> Swept {
     let dir = agent_dir.to_owned();
-    let swept = tokio::task::spawn_blocking(move || sweep_blocking(&dir)).await;
+    let swept = tokio::task::spawn_blocking(move || sweep_blocking(&dir, ledger)).await;
     swept.unwrap_or(Swept { ended: 0, left: 1, journal: None })
 }
 
@@ -71,10 +77,11 @@ fn lock(agent_dir: &Path) -> io::Result<Option<File>> {
     Ok(Some(file))
 }
 
-fn sweep_blocking(agent_dir: &Path) -> Swept {
+fn sweep_blocking(agent_dir: &Path, ledger: u64) -> Swept {
     let Ok(_held) = lock(agent_dir) else {
         return Swept { ended: 0, left: 1, journal: None };
     };
+    let group = cgroup::end(agent_dir);
     let mut ended = BTreeSet::new();
     let mut look = end_marked(agent_dir.as_os_str(), &mut ended);
     let mut nothing = 0;
@@ -89,7 +96,15 @@ fn sweep_blocking(agent_dir: &Path) -> Swept {
     let left = look.victims;
     let gone = ended.len() - left.min(ended.len());
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    Swept { ended: count(gone), left: count(left), journal: read_journal(agent_dir).ok() }
+    let (gone, left) = (gone + group.ended, left.max(group.left));
+    let journal = if is_foreign(agent_dir, ledger) { Some(Reading::default()) } else { read_journal(agent_dir).ok() };
+    Swept { ended: count(gone), left: count(left), journal }
+}
+
+/// Whether the worker that wrote the journal served another ledger. It says so beside it; without a word it served none.
+fn is_foreign(agent_dir: &Path, ledger: u64) -> bool {
+    let said = fs::read_to_string(agent_dir.join(LEDGER_FILE)).ok();
+    said.and_then(|text| text.trim().parse::<u64>().ok()).is_some_and(|said| said != ledger)
 }
 
 /// What one look at the host saw.
@@ -229,6 +244,8 @@ mod tests {
     use protocol::{AttemptId, Finished, Outcome, TurnId};
     use std::process::{Child, Stdio};
 
+    const LEDGER: u64 = 7;
+
     /// A process with the mark of `dir`, which runs `script` in a shell and has told that it got there.
     #[expect(clippy::disallowed_methods, reason = "a stand-in for what a worker leaves")]
     fn left_over(dir: &Path, script: &str) -> Child {
@@ -255,13 +272,13 @@ mod tests {
             "setsid sleep 600 & env -i sleep 600 & (trap '' TERM INT HUP; exec -a x sleep 600) & echo ok; wait";
         let mut victim = left_over(&ours, script);
         let mut bystander = left_over(&theirs, "echo ok; exec sleep 600");
-        let swept = sweep(&ours).await;
+        let swept = sweep(&ours, LEDGER).await;
         assert_eq!(swept.left, 0);
         assert!(swept.ended >= 4, "{swept:?}");
         assert!(!victim.wait().unwrap().success());
         assert!(bystander.try_wait().unwrap().is_none());
-        assert_eq!(count(&sweep(&ours).await), (0, 0));
-        assert_eq!(count(&sweep(&theirs).await), (1, 0));
+        assert_eq!(count(&sweep(&ours, LEDGER).await), (0, 0));
+        assert_eq!(count(&sweep(&theirs, LEDGER).await), (1, 0));
         bystander.wait().unwrap();
     }
 
@@ -270,9 +287,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let script = "echo ok; for i in $(seq 40); do (setsid bash -c 'sleep 0.01; sleep 600' &) ; done; sleep 600";
         let mut victim = left_over(dir.path(), script);
-        assert_eq!(sweep(dir.path()).await.left, 0);
+        assert_eq!(sweep(dir.path(), LEDGER).await.left, 0);
         victim.wait().unwrap();
-        assert_eq!(count(&sweep(dir.path()).await), (0, 0));
+        assert_eq!(count(&sweep(dir.path(), LEDGER).await), (0, 0));
     }
 
     #[tokio::test]
@@ -283,26 +300,26 @@ mod tests {
         flock(&lock, FlockOperation::LockExclusive).unwrap();
         let mut child = left_over(dir.path(), "echo ok; exec sleep 600");
         assert!(!is_unserved(dir.path()));
-        assert_eq!(count(&sweep(dir.path()).await), (0, 1));
+        assert_eq!(count(&sweep(dir.path(), LEDGER).await), (0, 1));
         assert!(child.try_wait().unwrap().is_none());
         drop(lock);
-        assert_eq!(count(&sweep(dir.path()).await), (1, 0));
+        assert_eq!(count(&sweep(dir.path(), LEDGER).await), (1, 0));
         child.wait().unwrap();
     }
 
     #[tokio::test]
     async fn the_journal_comes_back_and_damage_is_no_obstacle() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(sweep(dir.path()).await.journal, Some(Reading::default()));
+        assert_eq!(sweep(dir.path(), LEDGER).await.journal, Some(Reading::default()));
         let end = Finished::new(AttemptId(1), TurnId(1), Outcome::Completed);
         let mut bytes = journal::encode(&Record::Ended(Box::new(end)));
         let whole = bytes.len();
         bytes.extend([9; 7]);
         fs::write(dir.path().join(JOURNAL_FILE), &bytes).unwrap();
-        let reading = sweep(dir.path()).await.journal.unwrap();
+        let reading = sweep(dir.path(), LEDGER).await.journal.unwrap();
         assert_eq!((reading.whole_bytes, reading.torn_bytes), (whole, 7));
         File::create(dir.path().join(JOURNAL_FILE)).unwrap().set_len(JOURNAL_BYTES_MAX + 1).unwrap();
-        assert_eq!(sweep(dir.path()).await.journal, None);
+        assert_eq!(sweep(dir.path(), LEDGER).await.journal, None);
     }
 
     #[test]
@@ -340,7 +357,7 @@ mod tests {
         assert_eq!(used[&agent("a")].processes, 3, "{used:?}");
         assert!(used[&agent("a")].rss_bytes > 500_000);
         assert_eq!(used[&agent("gone")].processes, 0);
-        sweep_blocking(dir.path());
+        sweep_blocking(dir.path(), LEDGER);
         tree.wait().unwrap();
     }
 }

@@ -6,7 +6,7 @@ use rusqlite::{Connection, TransactionBehavior};
 pub(super) const APPLICATION_ID: i64 = 0x436f_6666;
 
 /// In order; a ledger's version is how many of them it has. One that was released is never changed.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_initial.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_initial.sql"), include_str!("migrations/0002_workers.sql")];
 
 /// The version that this release writes.
 pub(super) const fn newest() -> i64 {

@@ -26,6 +26,7 @@ mod record;
 mod story;
 #[cfg(test)]
 mod tests;
+mod workers;
 mod writer;
 
 use crate::machine::nouns::{Conversation, Memory, Record, Wall};
@@ -202,6 +203,9 @@ impl Store {
         answer.clone().unwrap_or(Err(CloseError::Died))
     }
 }
+
+/// The version of the ledger that this release writes, and the newest that it can read.
+pub const VERSION: i64 = migrate::newest();
 
 impl Drop for Store {
     fn drop(&mut self) {

@@ -171,6 +171,7 @@ fn weigh(record: &Record) -> usize {
         | Record::AttemptStarted(..)
         | Record::Thread(..)
         | Record::Wanted(..)
+        | Record::Worker(..)
         | Record::Incarnation(..) => 0,
     };
     RECORD_BYTES + texts

@@ -1,7 +1,7 @@
 //! What the machine must know at the start, read from the ledger in one snapshot. The reverse of `record.rs`.
 
-use super::EVENT_BYTES_MAX;
 use super::record::amount;
+use super::{EVENT_BYTES_MAX, workers};
 use crate::machine::nouns::{
     Chat, ChatMessage, Conversation, LastNumbers, Memory, NewAttempt, NewTurn, OldAttempt, OpenPost, OpenTurn, Post,
     PostId, PostKind, Source, Stranded, UpdateId, Wall,
@@ -26,7 +26,7 @@ pub(super) const SEEN_BELOW_OFFSET: i64 = 1_000;
 pub(super) const SEEN_MAX: u32 = 20_000;
 
 /// A column that holds what no release writes.
-fn wrong(what: &'static str) -> Error {
+pub(super) fn wrong(what: &'static str) -> Error {
     Error::FromSqlConversionFailure(0, Type::Text, Box::new(FromSqlError::Other(what.into())))
 }
 
@@ -39,7 +39,7 @@ pub(super) fn maybe_unsigned(row: &Row<'_>, column: &str) -> Result<Option<u64>>
     row.get::<_, Option<i64>>(column).map(|n| n.and_then(|n| u64::try_from(n).ok()))
 }
 
-fn agent(row: &Row<'_>) -> Result<AgentName> {
+pub(super) fn agent(row: &Row<'_>) -> Result<AgentName> {
     AgentName::parse(&row.get::<_, String>("agent")?).map_err(|_| wrong("not an agent's name"))
 }
 
@@ -68,6 +68,7 @@ pub(super) fn recall(ledger: &mut Connection, now: Wall) -> Result<Memory> {
         })?,
         endings: endings(&snapshot)?,
         down: all(&snapshot, "SELECT agent FROM agents WHERE wanted_up = 0 ORDER BY agent", agent)?,
+        workers: all(&snapshot, "SELECT * FROM workers ORDER BY agent", workers::read)?,
         offsets: all(&snapshot, "SELECT bot, next FROM offsets ORDER BY bot", |row| Ok((row.get(0)?, row.get(1)?)))?,
         stranded: stranded(&snapshot)?,
         seen: seen(&snapshot, now)?,
@@ -135,7 +136,7 @@ fn attempt(row: &Row<'_>) -> Result<OldAttempt> {
         None => None,
         Some(word) => Some(Outcome::parse(&word, class.as_deref()).ok_or_else(|| wrong("not an outcome"))?),
     };
-    Ok(OldAttempt { attempt, outcome })
+    Ok(OldAttempt { attempt, outcome, started: row.get::<_, Option<i64>>("started_at")?.is_some() })
 }
 
 /// Adds to a prompt what joined it: the turn has to say it again if it is tried again.

@@ -4,7 +4,7 @@
 //! same batch: its end, its turn, and that turn's attempts, posts and end. Second ends change nothing either, and are
 //! told as bugs.
 
-use super::{EVENT_BYTES_MAX, TEXT_BYTES_MAX};
+use super::{EVENT_BYTES_MAX, TEXT_BYTES_MAX, workers};
 use crate::machine::nouns::{
     Chat, ChatMessage, Event, NewAttempt, NewTurn, NewUpdate, Post, PostId, PostState, Record, Source, TurnEnd,
     UpdateEnd, UpdateId, UpdateKind, Wall,
@@ -75,6 +75,7 @@ impl Batch<'_> {
             Record::PostState(id, state, at) => self.post_state(*id, state, *at),
             Record::Wanted(agent, up) => self.wanted(agent.as_str(), *up),
             Record::Incarnation(agent, incarnation, at) => self.incarnation(agent.as_str(), incarnation.0, *at),
+            Record::Worker(agent, worker, at) => workers::write(self.ledger, agent, worker, *at),
             Record::Event(event) => self.event(event),
         }
     }

@@ -31,18 +31,19 @@ fn listings_have_the_keys_that_scripts_know() {
     let rows = world.cli(&["ps", "--json"]).json();
     assert_eq!(rows.as_array().map(Vec::len), Some(2));
     let contract = "agent wanted state pid incarnation runtime model running queued rss_bytes processes restarts \
-                    last_error since phase phase_since isolation";
+                    last_error since phase phase_since isolation limits build outdated";
     assert_eq!(keys(&rows[0]), words(contract), "{rows:#}");
-    assert_eq!(keys(&rows[0]["last_error"]), words("class text at streak"), "{rows:#}");
+    assert_eq!(keys(&rows[0]["limits"][0]), words("limit value by"), "{rows:#}");
+    assert_eq!(keys(&rows[0]["last_error"]), words("class text turn at streak"), "{rows:#}");
     assert_eq!((&rows[0]["state"], &rows[0]["running"], &rows[0]["queued"]), (&"busy".into(), &1.into(), &1.into()));
     assert_eq!((&rows[1]["runtime"], &rows[1]["last_error"]), (&"codex-cli".into(), &Value::Null));
     assert!(rows[0]["rss_bytes"].as_u64() > Some(0) && rows[0]["processes"].as_u64() > Some(1), "{rows:#}");
     let health = world.cli(&["health", "--json"]).json();
-    assert_eq!(keys(&health), words("status version uptime_s agents ledger channels"), "{health:#}");
+    assert_eq!(keys(&health), words("status version uptime_s agents ledger channels upgrade_failed"), "{health:#}");
     assert_eq!((&health["status"], &health["agents"]["busy"]), (&"ok".into(), &1.into()), "{health:#}");
     assert_eq!(keys(&health["channels"][0]), words("channel state waiting"), "{health:#}");
     let queue = world.cli(&["queue", "a", "--json"]).json();
-    assert_eq!(keys(&queue[1]), words("turn conversation place accepted_at prompt"), "{queue:#}");
+    assert_eq!(keys(&queue[1]), words("turn conversation place accepted_at prompt phase phase_since"), "{queue:#}");
     let turns = world.cli(&["turns", "--json"]).json();
     let contract = "turn agent conversation state class accepted_at ended_at attempts prompt";
     assert_eq!(keys(&turns[0]), words(contract), "{turns:#}");
@@ -108,7 +109,7 @@ fn small_commands_say_what_they_should() {
         assert!(serde_json::from_str::<Value>(line).is_ok(), "{line}");
     }
     let version = world.cli(&["version", "--json"]).json();
-    assert_eq!(keys(&version), words("version protocol"));
+    assert_eq!(keys(&version), words("version protocol ledger"));
     assert!(world.cli(&["version"]).stdout.contains(version["version"].as_str().unwrap()));
     for shell in ["bash", "zsh", "fish"] {
         let ran = world.cli(&["completions", shell]);

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 #[test]
 fn commands_answer_beside_a_stopped_worker_and_a_flood() {
     let world = world()
-        .agent("still", &format!("{}\nstop_grace = \"1s\"", on("codex")))
+        .agent("still", &format!("{}\nstop_grace = \"1s\"\nheartbeat_timeout = \"10m\"", on("codex")))
         .agent("flood", &on("codex"))
         .agent("calm", &on("codex"))
         .start();

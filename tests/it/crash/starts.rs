@@ -5,7 +5,7 @@ use crate::scenes::{ended, on, world};
 use crate::{binaries, scenes};
 use cofferdam_tests::processes::kill9;
 use cofferdam_tests::wait::{LIMIT, until};
-use cofferdam_tests::world::{Binaries, World};
+use cofferdam_tests::world::World;
 use protocol::frame;
 use protocol::hello::{Hello, Role};
 use protocol::{AgentName, FromWorker, Incarnation};
@@ -63,14 +63,14 @@ fn too_many_ends_are_given_up_with_words_and_start_heals() {
 /// A world whose agent `bad` is served by `script` and whose agent `good` by the worker under test. The script finds the words
 /// that a worker is started with in `$@`; `$8` is the socket.
 fn with_bad_worker(script: &str, before: impl FnOnce(&World)) -> World {
-    let dir = tempfile::Builder::new().prefix("cfd-bad-").tempdir_in("/var/tmp").unwrap().keep();
-    let program = dir.join("worker");
     let real = binaries().worker;
+    let mut world = World::builder(binaries()).agent("bad", &on("codex")).agent("good", &on("codex")).build();
+    let program = world.root().join("worker");
     let text = format!("#!/bin/sh\nif [ \"$2\" = bad ]; then\n{script}\nfi\nexec {} \"$@\"\n", real.display());
     fs::write(&program, text).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    let binaries = Binaries { worker: program, ..binaries() };
-    let mut world = World::builder(binaries).agent("bad", &on("codex")).agent("good", &on("codex")).build();
+    let text = fs::read_to_string(world.config()).unwrap();
+    world.write_config(&text.replace(&real.display().to_string(), &program.display().to_string()));
     before(&world);
     world.run();
     world.wait_ps("good", "the good agent", |row| row["state"] == "ready");

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 
 #[test]
 fn commands_answer_at_once_while_a_turn_runs() {
-    let scene = Scene::new("queue = \"queue\"");
+    let scene = Scene::new("queue = \"queue\"\nheartbeat_timeout = \"10m\"");
     scene.says("[[hold h]] one");
     scene.held("h");
     all_answer(&scene);

@@ -37,19 +37,22 @@ const ROOTS: [(&str, &str); 2] = [("supervisor", "daemon"), ("worker", "driver")
 const VALUES: [(&str, &[&str]); 2] = [("supervisor", &["nouns", "words", "setup"]), ("worker", &["io"])];
 
 /// The edges between leaves that are argued for: who, whom, why.
-const EDGES: [(&str, &str, &str, &str); 12] = [
+const EDGES: [(&str, &str, &str, &str); 15] = [
     ("supervisor", "cli", "config", "`check` and every command read the configuration"),
     ("supervisor", "cli", "control", "a command is a caller of the control socket"),
     ("supervisor", "cli", "process", "`login` starts Codex on the caller's terminal"),
+    ("supervisor", "cli", "store", "`version` tells which ledgers this build can read"),
     ("worker", "codex", "args", "a Codex bears the mark that the worker got at birth"),
     ("worker", "codex", "log", "what Codex says on stderr goes to the agent's log"),
     ("worker", "codex", "sweep", "a turn's end sweeps what its Codex left"),
+    ("worker", "codex", "usage", "an agent's limits, and the signs of life, are of all that its Codex children use"),
     ("worker", "journal", "home", "files are opened alike, 0600"),
     ("worker", "link", "args", "the socket's path comes from birth"),
     ("worker", "link", "home", "folders are made alike, 0700"),
     ("worker", "log", "clock", "a log line carries the time"),
     ("worker", "log", "home", "files are opened alike, 0600"),
     ("worker", "texts", "home", "files are opened alike, 0600"),
+    ("worker", "usage", "sweep", "what is counted is the tree that is swept"),
 ];
 
 /// Which of our packages a package may depend on.

@@ -13,10 +13,9 @@ const STEP: usize = 10;
 
 /// What is too long and is let be: `path`, or `path::function`, and its lines rounded up to ten. Lower a number as soon as it
 /// can be lowered, and drop the entry when the thing is short enough; the test asks for both. Nothing is added.
-pub(super) const RATCHET: [(&str, usize); 4] = [
+pub(super) const RATCHET: [(&str, usize); 3] = [
     ("protocol/src/control.rs", 500),
     ("supervisor/src/channel/telegram/text/render.rs", 410),
-    ("supervisor/src/machine/endings.rs", 410),
     ("supervisor/src/machine/nouns.rs", 460),
 ];
 

@@ -48,6 +48,7 @@ impl Asker {
                 | Reply::Turns(_)
                 | Reply::Turn(_)
                 | Reply::Queue(_)
+                | Reply::Guests(_)
                 | Reply::Note(_)) => each(other),
             }
         }

@@ -24,7 +24,7 @@ const AGENTS: u32 = 50;
 
 /// 25 workers stopped, 25 with a turn that hangs; and the socket alone for comparison.
 pub(super) fn health(plan: &Plan, table: &mut Table) -> Result<(), Fault> {
-    let lines = "runtime = \"codex-cli\"";
+    let lines = "runtime = \"codex-cli\"\nheartbeat_timeout = \"1h\"";
     let (world, asker) = started(agents(plan.world(), AGENTS as usize, lines), AGENTS)?;
     let rounds = plan.rounds(200);
     Table::heading("control");
@@ -82,6 +82,7 @@ fn echo(socket: &Path, rounds: usize) -> Result<Samples, Fault> {
         agents: [("ready".to_owned(), AGENTS)].into(),
         ledger: "ok".into(),
         channels: Vec::new(),
+        upgrade_failed: None,
     });
     let mut bytes = Vec::new();
     for reply in [health, Reply::Done] {

@@ -31,7 +31,7 @@ const HEALTH_ROUNDS: usize = 50;
 
 /// Both phases and their ratio.
 pub(super) fn disturb(plan: &Plan, table: &mut Table) -> Result<(), Fault> {
-    let lines = "runtime = \"codex\"\nidle_after = \"1h\"\nturn_timeout = \"1h\"\nsilence_timeout = \"1h\"\ncompaction_timeout = \"1h\"";
+    let lines = "runtime = \"codex\"\nidle_after = \"1h\"\nturn_timeout = \"1h\"\nsilence_timeout = \"1h\"\ncompaction_timeout = \"1h\"\nheartbeat_timeout = \"1h\"";
     let builder = agents(plan.world(), OTHERS, lines)
         .agent(&agent(13), &format!("{lines}\n[agents.a13.codex]\nmodel_auto_compact_token_limit = 20000"))
         .agent(&agent(14), lines)

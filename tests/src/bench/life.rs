@@ -47,18 +47,21 @@ async fn spawn_once(world: &World, plan: &Plan, round: u64) -> Result<(f64, f64)
     let (dir, socket) = (world.state().join("agents/spawned"), world.root().join("r/spawned.sock"));
     let uid = nix::unistd::getuid().as_raw();
     let spec = WorkerSpec {
+        cgroup: None,
         program: plan.binaries.worker.clone(),
         agent: agent.clone(),
         incarnation,
         agent_dir: dir,
         socket: socket.clone(),
+        nonce: 0,
         supervisor_uid: uid,
     };
     let begin = now();
     let running = spawn_worker(&spec).map_err(|error| Fault(error.to_string()))?;
     running.listening.await.map_err(Fault)?;
     let bound = ms(begin.elapsed());
-    let dialled = link::dial(&Target { socket, agent, incarnation, uid }).await.map_err(|e| Fault(e.to_string()))?;
+    let dialled =
+        link::dial(&Target { socket, agent, incarnation, uid }).await.map_err(|e| Fault(e.error.to_string()))?;
     let (news, mut heard) = mpsc::channel(16);
     let session = dialled.begin(news);
     let configure = ToWorker::Configure(Box::new(configure(&world.workspace("spawned"))));
@@ -67,7 +70,7 @@ async fn spawn_once(world: &World, plan: &Plan, round: u64) -> Result<(f64, f64)
         let news = tokio::time::timeout(PATIENCE, heard.recv()).await.ok().flatten();
         match news.ok_or_else(|| Fault("the worker did not become ready".into()))?.happened {
             Happened::Said(FromWorker::Ready(_)) => break,
-            Happened::Said(_) => {}
+            Happened::Said(_) | Happened::ReadOut => {}
             Happened::Lost(why) => return Err(Fault(why)),
         }
     }
@@ -107,6 +110,7 @@ fn configure(workspace: &Path) -> Configure {
             idle_after_ms: 600_000,
             orphan_after_ms: 600_000,
             stop_grace_ms: 500,
+            heartbeat_ms: 15_000,
         },
     }
 }

@@ -1,7 +1,7 @@
 //! The benchmarks: what `DESIGN` promises in figures, measured on this machine, in one table.
 //!
 //! ```text
-//!   bin/bench.rs --> budgets: idle.rs life.rs control.rs turns.rs flood.rs --+--> table.rs
+//!   bin/bench.rs --> budgets: idle.rs life.rs machine.rs control.rs turns.rs flood.rs --+--> table.rs
 //!               `--> disturb.rs ------------------------------------------- -'
 //!   each measure has a world of its own (../world.rs): release binaries, the model stand-in in this process, and the
 //!   real Codex, or fake.rs where our own share alone is wanted; bare.rs is Codex without us, for the ratio
@@ -19,6 +19,7 @@ mod flood;
 mod host;
 mod idle;
 mod life;
+mod machine;
 mod table;
 mod turns;
 
@@ -84,6 +85,7 @@ const BUDGETS: &[Measure] = &[
     ("killed worker", life::killed_worker),
     ("kill", life::kill),
     ("killed supervisor", life::killed_supervisor),
+    ("inputs", machine::inputs),
     ("health", control::health),
     ("command", control::command),
     ("share", turns::share),

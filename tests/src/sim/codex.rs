@@ -49,6 +49,10 @@ pub(crate) struct Run {
     pub(crate) steps: VecDeque<Step>,
     /// The text of its last message.
     pub(crate) last: u64,
+    /// A process of a tool of it is there.
+    pub(crate) tool: bool,
+    /// Its answer comes in although no line says so.
+    pub(crate) streams: bool,
 }
 
 impl World {
@@ -126,6 +130,8 @@ impl World {
             begun: false,
             steps,
             last: 0,
+            tool: false,
+            streams: false,
         };
         if let Some(child) = self.child(agent, key) {
             child.loaded.insert(thread);
@@ -165,6 +171,8 @@ impl World {
         let server = child.server;
         let Some(run) = child.runs.get_mut(name) else { return };
         let Some(step) = run.steps.pop_front() else { return };
+        run.tool = matches!(step, Step::Tool(_)) || (run.tool && step == Step::Hush);
+        run.streams = matches!(step, Step::Think(_)) && key.1.0.is_multiple_of(2);
         self.note("codex", key.1.0, || format!("{agent} {name} {step:?}"));
         match &step {
             Step::Begin => self.run_begins(agent, key, name),
@@ -323,7 +331,18 @@ impl World {
         self.check_prompt(agent, attempt);
         let id = format!("turn-{}", self.number());
         let steps = self.script(agent, true);
-        let run = Run { thread: thread.clone(), id: id.clone(), turn, attempt, prompt, begun: false, steps, last: 0 };
+        let run = Run {
+            thread: thread.clone(),
+            id: id.clone(),
+            turn,
+            attempt,
+            prompt,
+            begun: false,
+            steps,
+            last: 0,
+            tool: false,
+            streams: false,
+        };
         let Some(child) = self.child(agent, key) else { return Err("gone".into()) };
         let before = child.runs.insert(thread.clone(), run);
         assert!(before.is_none(), "turn/start on thread {thread}, where a turn runs");

@@ -6,7 +6,7 @@
 mod pairs;
 mod words;
 
-pub(crate) use words::{input_word, life_pairs};
+pub(crate) use words::{Looks, input_word, life_pairs};
 
 use pairs::{FAULTS, INPUTS, LIFE, LIFE_INPUTS, RARE, Row, TURN, TURN_INPUTS, UNREACHABLE};
 use std::collections::BTreeMap;

@@ -55,6 +55,7 @@ impl World {
             }
         }
         self.host.dies_in = None;
+        self.host_goes_on(self.host.life);
         self.mend_ledger();
         let stopped: Vec<_> = self
             .places

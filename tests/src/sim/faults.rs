@@ -78,7 +78,7 @@ impl World {
     }
 
     fn harm(&mut self, agent: &AgentName) {
-        let pid = self.places[agent].process.as_ref().map(|process| process.pid);
+        let pid = self.places[agent].process.as_ref().map(|process| process.identity.pid);
         match self.dice.roll(28) {
             0..=4 => {
                 if let Some(pid) = pid {
@@ -181,9 +181,10 @@ impl World {
     }
 
     fn harm_all(&mut self) {
-        let alive = self.host.machine.is_some();
-        match self.dice.roll(12) {
-            0..=2 if alive => {
+        let lives = self.host.machine.is_some();
+        let alive = lives && !self.host.is_stopped();
+        match self.dice.roll(14) {
+            0..=2 if lives => {
                 self.cover.fault("kill -9 of the supervisor");
                 self.kill_host();
             }
@@ -196,8 +197,13 @@ impl World {
                 self.give(Input::Leave);
             }
             7 if alive => {
-                self.cover.fault("an upgrade to another protocol");
-                self.host.protocol += 1;
+                let build = self.dice.one_in(2);
+                self.cover.fault(if build { "an upgrade to another build" } else { "an upgrade to another protocol" });
+                if build {
+                    self.host.build += 1;
+                } else {
+                    self.host.protocol += 1;
+                }
                 self.give(Input::Leave);
             }
             8 if alive && !self.host.stuck => {
@@ -216,7 +222,14 @@ impl World {
             }
             11 => {
                 self.cover.fault("the host sleeps");
-                self.tick += self.dice.roll(100_000);
+                let pause = self.dice.roll(100_000);
+                self.tick += pause;
+                self.late(pause);
+            }
+            12 | 13 if alive => {
+                self.cover.fault("a SIGSTOP of the supervisor");
+                let pause = self.dice.roll(60_000);
+                self.stop_host(pause);
             }
             _ => {}
         }

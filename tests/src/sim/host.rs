@@ -3,6 +3,7 @@
 //! It performs effects as the daemon does: the records of an input commit together, what rests on them comes after, in
 //! order; urgent effects come at once. Its death loses all but what was committed; a commit under way may be.
 
+mod pulse;
 mod workers;
 
 use super::link::Side;
@@ -18,7 +19,10 @@ use supervisor::machine::words::{Asker, Effect, Input};
 #[derive(Debug)]
 pub(crate) enum Word {
     Input(Input),
-    Dial(AgentName, Incarnation),
+    /// A dial that began at this tick.
+    Dial(AgentName, Incarnation, u64),
+    /// The process of an old worker that says no good hello.
+    Found(AgentName, Incarnation, u32),
     Sweep(AgentName, Incarnation),
     Recall(Asker),
     Reload(Option<CallerId>),
@@ -48,6 +52,8 @@ pub(crate) struct Host {
     pub(crate) setup: Setup,
     /// The number that its release speaks.
     pub(crate) protocol: u16,
+    /// Which build of it.
+    pub(crate) build: u64,
     /// Commits wait.
     pub(crate) stuck: bool,
     /// It is killed before so many more effects.
@@ -58,6 +64,7 @@ pub(crate) struct Host {
     seen: BTreeMap<AgentName, Seen>,
     committed_at: u64,
     parked: u32,
+    pulse: pulse::Pulse,
 }
 
 impl Host {
@@ -67,6 +74,7 @@ impl Host {
             machine: None,
             setup,
             protocol: 1,
+            build: 1,
             stuck: false,
             dies_in: None,
             heard: BTreeSet::new(),
@@ -75,6 +83,7 @@ impl Host {
             seen: BTreeMap::new(),
             committed_at: 0,
             parked: 0,
+            pulse: pulse::Pulse::default(),
         }
     }
 
@@ -87,6 +96,11 @@ impl Host {
     /// Whether nothing waits for the ledger.
     pub(crate) fn is_settled(&self) -> bool {
         self.pending.is_empty()
+    }
+
+    /// Whether its process is stopped.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.pulse.is_stopped()
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -132,6 +146,8 @@ impl World {
         (self.host.dies_in, self.host.parked, self.host.stuck) = (None, 0, false);
         self.outside.callers_lost();
         self.host.seen.clear();
+        self.host.pulse = pulse::Pulse::default();
+        self.lose_a_record();
         let open: Vec<u64> = self.links.iter().filter(|(_, link)| link.host_open).map(|(id, _)| *id).collect();
         for link in open {
             self.close(link, Side::Host);
@@ -145,6 +161,7 @@ impl World {
         if self.host.machine.is_none() {
             return;
         }
+        let Some(input) = self.on_time(input) else { return };
         let before = self.before(&input);
         let now = self.now();
         let mut effects = Vec::new();
@@ -241,7 +258,8 @@ impl World {
         }
         match word {
             Word::Input(input) => self.give(input),
-            Word::Dial(agent, incarnation) => self.dial(&agent, incarnation, false),
+            Word::Dial(agent, incarnation, since) => self.dial(&agent, incarnation, Some(since)),
+            Word::Found(agent, incarnation, pid) => self.found(agent, incarnation, pid),
             Word::Sweep(agent, incarnation) => self.sweep(&agent, incarnation),
             Word::Recall(asker) => {
                 let found = match &asker {
@@ -271,10 +289,10 @@ impl World {
                 let pause = self.dice.roll(20);
                 self.soon(pause, Word::Recall(asker));
             }
-            Effect::Spawn(agent, incarnation) => self.spawn(agent, incarnation),
+            Effect::Spawn(agent, incarnation, nonce) => self.spawn(agent, incarnation, nonce),
             Effect::Dial(agent, incarnation) => {
                 let pause = self.dice.roll(3);
-                self.soon(pause, Word::Dial(agent, incarnation));
+                self.soon(pause, Word::Dial(agent, incarnation, self.tick + pause));
             }
             Effect::Tell(agent, message) => self.tell(&agent, &message),
             Effect::Configure(agent) => self.configure(&agent),
@@ -285,13 +303,23 @@ impl World {
                 let pause = 1 + self.dice.roll(30);
                 self.soon(pause, Word::Sweep(agent, incarnation));
             }
+            Effect::ReadOut(agent, incarnation) => {
+                // What has arrived is heard as it arrives; a session that is throttled takes its time.
+                let pause = self.dice.roll(250);
+                self.soon(pause, Word::Input(Input::ReadOut(agent, incarnation)));
+            }
             Effect::Hear(bot, _) => self.hear(bot),
             Effect::Unhear(bot) => drop(self.host.heard.remove(&bot)),
             Effect::Deliver(post) => self.deliver(post),
             Effect::Reload(caller) => self.soon(1, Word::Reload(caller)),
             Effect::Exit => self.exit(),
-            // What changes nothing here, and what a later release wants beside.
-            _ => {}
+            // Records were taken out before; the rest changes nothing here, or is wanted of nobody here.
+            Effect::Record(_)
+            | Effect::EditStatus { .. }
+            | Effect::Typing(_)
+            | Effect::Upgrade(..)
+            | Effect::Host(..)
+            | Effect::Clear(_) => {}
         }
     }
 

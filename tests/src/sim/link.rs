@@ -5,6 +5,7 @@
 //!   FromWorker --encode--> bytes --cut--> chunks, each with its delay --> FrameReader --> the supervisor's loop
 //! ```
 
+use super::host::Word;
 use super::serve::ToProc;
 use super::world::{Event, World};
 use protocol::frame::{self, Frame, FrameReader};
@@ -14,6 +15,11 @@ use supervisor::machine::words::Input;
 
 /// Kinds below this are the stable ones.
 const STABLE_KINDS_END: u16 = 16;
+
+/// How long a worker may take for its hello, and a process that lives for its socket. Milliseconds.
+const HELLO_MS: u64 = 2_000;
+/// Between two looks for the socket of a process that lives. Milliseconds.
+const NOBODY_PAUSE_MS: u64 = 50;
 
 /// An end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,10 +52,13 @@ pub(crate) struct Link {
 
 impl World {
     /// Dials an agent's worker; both ends say hello.
-    pub(crate) fn dial(&mut self, agent: &AgentName, dialled: Incarnation, first: bool) {
+    pub(crate) fn dial(&mut self, agent: &AgentName, dialled: Incarnation, since: Option<u64>) {
         let alive = self.places[agent].process.as_ref().filter(|process| process.listening && !process.left);
-        let Some((incarnation, protocol)) = alive.map(|process| (process.incarnation, process.protocol)) else {
-            return self.dial_failed(agent, dialled, "no worker listens");
+        let Some((incarnation, theirs)) = alive.map(|process| (process.incarnation, process.hello(agent))) else {
+            if let Some(since) = since.filter(|since| self.tick < since + HELLO_MS && self.is_known_to_live(agent)) {
+                return self.soon(NOBODY_PAUSE_MS, Word::Dial(agent.clone(), dialled, since));
+            }
+            return self.undialled(agent, dialled, "no worker listens");
         };
         let id = self.number();
         let link = Link {
@@ -57,7 +66,7 @@ impl World {
             dialled,
             incarnation,
             life: self.host.life,
-            first,
+            first: since.is_none(),
             met: false,
             host_open: true,
             worker_open: true,
@@ -67,11 +76,11 @@ impl World {
         };
         self.links.insert(id, link);
         self.note("dial", id, || format!("{agent} {dialled} finds {incarnation}"));
-        let hello = |role, protocol, incarnation| Hello { protocol, ..Hello::new(role, agent.clone(), incarnation) };
-        let ours = ToWorker::Hello(hello(Role::Supervisor, self.host.protocol, dialled));
-        let theirs = FromWorker::Hello(hello(Role::Worker, protocol, incarnation));
+        let ours = Hello::new(Role::Supervisor, agent.clone(), dialled);
+        let ours = ToWorker::Hello(Hello { protocol: self.host.protocol, ..ours });
+        let theirs = FromWorker::Hello(theirs);
         self.send(id, Side::Worker, &ours.to_frame().expect("a frame"));
-        self.later(2_000, Event::HelloLimit(id));
+        self.later(HELLO_MS, Event::HelloLimit(id));
         if self.places[agent].process.as_ref().is_some_and(|process| process.stopped) {
             // A stopped process accepts nothing; its hello comes when it goes on.
             self.reach(agent, incarnation, ToProc::Hello(id, theirs));
@@ -221,7 +230,7 @@ impl World {
             self.host.forget_session(&agent, id);
             self.give(Input::LinkLost(agent, incarnation, why.to_owned()));
         } else {
-            self.dial_failed(&agent, dialled, "closed before the hello");
+            self.undialled(&agent, dialled, "closed before the hello");
         }
     }
 
@@ -233,6 +242,6 @@ impl World {
         }
         let (agent, dialled) = (link.agent.clone(), link.dialled);
         self.close(id, Side::Host);
-        self.dial_failed(&agent, dialled, "no hello in time");
+        self.undialled(&agent, dialled, "no hello in time");
     }
 }

@@ -3,25 +3,29 @@
 //! It performs effects as the driver does, in their order; a journal that cannot be written ends it, and it can be killed
 //! between any two effects, in the middle of a record too. What reaches a stopped process waits for it.
 
+mod look;
 mod talk;
 
 use super::codex::Key;
 use super::host::Word;
 use super::link::Side;
 use super::world::{Event, World};
-use protocol::from_worker::{Beat, Isolation};
-use protocol::hello::Accord;
+use protocol::from_worker::{Beat, Isolation, Progress};
+use protocol::hello::{Accord, Hello, Role};
 use protocol::journal::{Record, Standing};
 use protocol::{AgentName, AttemptId, FromWorker, Incarnation};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use supervisor::machine::nouns::Identity;
 use supervisor::machine::words::Input as HostInput;
 use worker::machine::Machine;
 use worker::machine::io::{Effect, Input, Rollout, SpawnFailure, Tick};
 
 /// Between two beats while something runs, in milliseconds.
 const BEAT_BUSY_MS: u64 = 2_000;
-/// Between two beats of an idle worker, in milliseconds.
-const BEAT_IDLE_MS: u64 = 30_000;
+/// Longest pause between two beats, in milliseconds.
+const BEAT_MS_MAX: u64 = 30_000;
+/// Beats within the time after which a silent worker is given up.
+const BEATS_PER_TIMEOUT: u64 = 3;
 /// News that are kept while there is no supervisor.
 const WAITING_MAX: usize = 256;
 
@@ -39,8 +43,10 @@ pub(crate) enum ToProc {
 #[derive(Debug)]
 pub(crate) struct Proc {
     pub(crate) incarnation: Incarnation,
-    pub(crate) pid: u32,
+    pub(crate) identity: Identity,
     pub(crate) protocol: u16,
+    build: u64,
+    nonce: u64,
     pub(crate) machine: Machine,
     pub(crate) listening: bool,
     /// Stopped by SIGSTOP.
@@ -56,18 +62,28 @@ pub(crate) struct Proc {
     recovered: Vec<Standing>,
     journaled: BTreeSet<AttemptId>,
     waiting: VecDeque<FromWorker>,
+    /// The latest progress of each running attempt, told again to a new supervisor.
+    latest: BTreeMap<AttemptId, Progress>,
     backlog: VecDeque<ToProc>,
     beat_due: u64,
 }
 
 impl Proc {
     /// When it beats next.
-    pub(crate) fn beat_by(&self, now: u64) -> u64 {
-        if self.is_busy() { self.beat_due.min(now + BEAT_BUSY_MS) } else { self.beat_due }
+    pub(crate) fn beat_due(&self) -> u64 {
+        self.beat_due
     }
 
-    fn is_busy(&self) -> bool {
-        self.machine.running() > 0 || self.machine.children() > 0
+    fn beat_pause_ms(&self) -> u64 {
+        let busy = self.machine.running() > 0 || self.machine.children() > 0;
+        let longest = if busy { BEAT_BUSY_MS } else { BEAT_MS_MAX };
+        (self.machine.heartbeat_ms() / BEATS_PER_TIMEOUT).min(longest)
+    }
+
+    /// What it says first to whoever dials.
+    pub(crate) fn hello(&self, agent: &AgentName) -> Hello {
+        let (protocol, nonce, build) = (self.protocol, self.nonce, self.build.to_string());
+        Hello { protocol, nonce, build, ..Hello::new(Role::Worker, agent.clone(), self.incarnation) }
     }
 }
 
@@ -82,13 +98,19 @@ impl World {
     }
 
     /// A worker process starts: it reads the journal, then listens.
-    pub(crate) fn born(&mut self, life: u64, agent: &AgentName, incarnation: Incarnation) {
+    pub(crate) fn born(&mut self, life: u64, agent: &AgentName, incarnation: Incarnation, given: u64) {
         if life != self.host.life || self.host.machine.is_none() {
             return;
         }
         let pid = 1_000 + u32::try_from(self.number()).expect("few");
         self.note("born", u64::from(pid), || format!("{agent} {incarnation}"));
-        let (protocol, now) = (self.host.protocol, self.tick);
+        let (protocol, build, now) = (self.host.protocol, self.host.build, self.tick);
+        let identity = Identity { boot: 1, pid, inode: u64::from(pid), started: now };
+        let wrong = self.may_harm(agent) && self.dice.one_in(60);
+        let nonce = if wrong { given ^ 1 } else { given };
+        if wrong {
+            self.cover.fault("a worker says another nonce");
+        }
         let place = self.places.get_mut(agent).expect("a place");
         assert!(place.process.is_none(), "a second process of {agent}: {incarnation}");
         assert!(place.children.is_empty(), "{incarnation} of {agent} starts beside {:?}", place.children.keys());
@@ -97,8 +119,10 @@ impl World {
         machine.set_isolation(Isolation::Namespace);
         place.process = Some(Proc {
             incarnation,
-            pid,
+            identity,
             protocol,
+            build,
+            nonce,
             machine,
             listening: false,
             stopped: false,
@@ -111,10 +135,11 @@ impl World {
             recovered: reading.open.into_values().collect(),
             journaled: BTreeSet::new(),
             waiting: VecDeque::new(),
+            latest: BTreeMap::new(),
             backlog: VecDeque::new(),
-            beat_due: now + BEAT_IDLE_MS,
+            beat_due: now,
         });
-        self.host_knows(agent, incarnation, pid);
+        self.host_knows(agent, incarnation, identity);
         let pause = 1 + self.dice.roll(8);
         self.later(pause, Event::Listens(life, agent.clone(), incarnation));
     }
@@ -122,7 +147,7 @@ impl World {
     /// A worker process ends, by a signal or by itself.
     pub(crate) fn dies(&mut self, agent: &AgentName, pid: u32, how: &'static str) {
         let Some(process) = self.places.get(agent).and_then(|place| place.process.as_ref()) else { return };
-        if process.pid == pid {
+        if process.identity.pid == pid {
             self.die(agent, how);
         }
     }
@@ -130,7 +155,7 @@ impl World {
     pub(crate) fn die(&mut self, agent: &AgentName, how: &'static str) {
         let place = self.places.get_mut(agent).expect("a place");
         let Some(process) = place.process.take() else { return };
-        self.note("dies", u64::from(process.pid), || format!("{agent} {} {how}", process.incarnation));
+        self.note("dies", u64::from(process.identity.pid), || format!("{agent} {} {how}", process.incarnation));
         let with_it = how == "left" || self.dice.one_in(2);
         let place = self.places.get_mut(agent).expect("a place");
         if with_it {
@@ -192,7 +217,7 @@ impl World {
     pub(crate) fn beat(&mut self, agent: &AgentName) {
         let now = self.tick;
         let Some(process) = self.places.get_mut(agent).and_then(|place| place.process.as_mut()) else { return };
-        process.beat_due = now + if process.is_busy() { BEAT_BUSY_MS } else { BEAT_IDLE_MS };
+        process.beat_due = now + process.beat_pause_ms();
         let beat = Beat { running: process.machine.running(), children: process.machine.children() };
         let incarnation = process.incarnation;
         if process.linked {
@@ -218,6 +243,9 @@ impl World {
                     Ok(answer) => inputs.extend(answer),
                     Err(Dead) => return,
                 }
+            }
+            if let Some(process) = self.process(agent, incarnation) {
+                process.beat_due = process.beat_due.min(now.0 + process.beat_pause_ms());
             }
             self.check_worker(agent);
         }
@@ -273,8 +301,14 @@ impl World {
                 }
                 self.say(agent, incarnation, FromWorker::Finished(end));
             }
-            // The ends stand above; what a later release wants beside is not known here.
-            _ => {}
+            Effect::Look(child, threads) => {
+                let vitals = self.vitals(agent, Key(incarnation, child), &threads);
+                return Ok(Some(Input::Looked(child, Box::new(vitals))));
+            }
+            Effect::Measure => return Ok(Some(Input::Measured(self.sample(agent, incarnation)))),
+            Effect::LookAtDisk => self.look_at_disk(agent, incarnation),
+            Effect::PruneLogs => self.prune_logs(agent, incarnation),
+            Effect::Leave | Effect::End(_) => panic!("the ends stand above"),
         }
         Ok(None)
     }
@@ -293,8 +327,9 @@ impl World {
 
     fn say(&mut self, agent: &AgentName, incarnation: Incarnation, news: FromWorker) {
         let Some(process) = self.process(agent, incarnation) else { return };
+        process.remember(&news);
         let Some((link, accord)) = process.session.filter(|_| process.linked) else {
-            if matches!(news, FromWorker::Steered(_) | FromWorker::Note(_)) {
+            if matches!(news, FromWorker::Steered(_) | FromWorker::Note(_) | FromWorker::Alert(_)) {
                 if process.waiting.len() >= WAITING_MAX {
                     process.waiting.pop_front();
                 }
@@ -316,7 +351,7 @@ impl World {
     fn leave(&mut self, agent: &AgentName, incarnation: Incarnation) {
         let Some(process) = self.process(agent, incarnation) else { return };
         process.left = true;
-        let pid = process.pid;
+        let pid = process.identity.pid;
         let pause = 1 + self.dice.roll(20);
         self.later(pause, Event::Dies(agent.clone(), pid, "left"));
     }

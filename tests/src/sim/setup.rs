@@ -23,6 +23,7 @@ pub(crate) const CLOCKS: Clocks = Clocks {
     idle_after_ms: 15_000,
     orphan_after_ms: 25_000,
     stop_grace_ms: 1_000,
+    heartbeat_ms: 24_000,
 };
 
 pub(crate) fn name(text: &str) -> AgentName {
@@ -48,6 +49,8 @@ pub(crate) fn setup(dice: &mut Dice, calm: bool) -> Setup {
         queue_max: QUEUE_MAX,
         queue: *dice.pick(&modes),
         stop_grace_ms: 4_000,
+        turn_ms: CLOCKS.turn_ms,
+        heartbeat_ms: CLOCKS.heartbeat_ms,
         served: 0,
     };
     let agents: BTreeMap<AgentName, Agent> = NAMES.iter().map(|n| (name(n), policy())).collect();
@@ -59,8 +62,15 @@ pub(crate) fn setup(dice: &mut Dice, calm: bool) -> Setup {
     Setup { max_turns, starts_max, alert_after: 3, agents, bots }
 }
 
+/// What the agents of some seeds may use.
+pub(crate) fn limits() -> Limits {
+    let (high, max) = (512 << 20, 1 << 30);
+    let (memory_high, memory_max, disk_max) = (Some(high), Some(max), Some(max));
+    Limits { memory_high, memory_max, disk_max, pids_max: Some(100), ..Limits::default() }
+}
+
 /// How a worker is told to serve.
-pub(crate) fn configure(policy: &Agent) -> Configure {
+pub(crate) fn configure(policy: &Agent, limits: Limits) -> Configure {
     Configure {
         ledger: 1,
         workspace: "/workspace".into(),
@@ -81,7 +91,7 @@ pub(crate) fn configure(policy: &Agent) -> Configure {
         env_secret: Vec::new(),
         codex_extra: String::new(),
         masked: Vec::new(),
-        limits: Limits::default(),
+        limits,
         max_turns: policy.max_turns,
         clocks: CLOCKS,
     }

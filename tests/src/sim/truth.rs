@@ -116,10 +116,12 @@ impl World {
         let Some(machine) = &self.host.machine else { return Before { old: None } };
         let state = |agent: &AgentName| machine.life(agent).map(|life| life.state().clone());
         let states: Vec<(&AgentName, State)> = self.places.keys().filter_map(|a| Some((a, state(a)?))).collect();
-        let silent = |agent: &AgentName| machine.given_up_at(agent).is_some_and(|at| at <= self.tick);
+        let silent = |agent: &AgentName| machine.silent_at(agent).is_some_and(|at| at <= self.tick);
         let late =
             |agent: &AgentName| machine.life(agent).and_then(Lifecycle::deadline).is_some_and(|at| at <= self.tick);
-        let pairs = cover::life_pairs(input, &states, old.is_some(), &late, &silent);
+        let strange = |agent: &AgentName, linked: &_| !machine.knows(agent, linked);
+        let looks = cover::Looks { late: &late, silent: &silent, strange: &strange };
+        let pairs = cover::life_pairs(input, &states, old.is_some(), &looks);
         self.cover.host(input, &pairs);
         let old = old.and_then(|agent| state(&agent).map(|state| (agent.clone(), state)));
         Before { old }
@@ -130,7 +132,8 @@ impl World {
             Input::Spawned(agent, incarnation, _)
             | Input::SpawnFailed(agent, incarnation, _)
             | Input::LinkLost(agent, incarnation, _)
-            | Input::Exited(agent, incarnation, _) => (agent, *incarnation),
+            | Input::Exited(agent, incarnation, _)
+            | Input::ReadOut(agent, incarnation) => (agent, *incarnation),
             Input::LinkFailed(agent, incarnation, _) if incarnation.0 != 0 => (agent, *incarnation),
             Input::Said(agent, incarnation, word) if !matches!(word, FromWorker::Finished(_)) => (agent, *incarnation),
             _ => return None,
@@ -158,7 +161,7 @@ impl World {
             let waits = match life.state() {
                 State::Down | State::Failed => false,
                 State::Up { .. } => {
-                    assert!(machine.given_up_at(agent).is_some(), "{agent} may be silent for ever after {after}");
+                    assert!(machine.silent_at(agent).is_some(), "{agent} may be silent for ever after {after}");
                     false
                 }
                 _ => true,
@@ -185,8 +188,10 @@ impl World {
                 let known = self.ledger.attempts.get(attempt).is_some_and(|(_, end)| end.is_some());
                 assert!(known, "the outcome of {attempt} of {agent} is acknowledged and not in the ledger");
             }
-            Effect::Spawn(agent, incarnation) => {
-                let known = self.ledger.incarnations.contains(&incarnation.0);
+            Effect::Spawn(agent, incarnation, nonce) => {
+                let record = self.ledger.workers.get(agent);
+                let intent = record.is_some_and(|r| (r.incarnation, r.nonce) == (*incarnation, *nonce));
+                let known = intent && self.ledger.incarnations.contains(&incarnation.0);
                 assert!(known, "run {incarnation} of {agent} starts and is not recorded");
             }
             Effect::Deliver(post) => {

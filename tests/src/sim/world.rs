@@ -9,8 +9,9 @@ use super::ledger::Ledger;
 use super::link::{Link, Side};
 use super::outside::Outside;
 use super::serve::{Proc, ToProc};
-use super::setup::{NAMES, name, setup};
+use super::setup::{NAMES, limits, name, setup};
 use super::truth::Truth;
+use protocol::to_worker::Limits;
 use protocol::{AgentName, Incarnation};
 use std::collections::{BTreeMap, VecDeque};
 use supervisor::machine::Machine;
@@ -53,14 +54,18 @@ pub(crate) enum Event {
     Closed(u64, Side),
     /// A worker that was dialled has had time enough for its hello.
     HelloLimit(u64),
-    /// A worker process starts.
-    Born(u64, AgentName, Incarnation),
+    /// A worker process starts, with its nonce.
+    Born(u64, AgentName, Incarnation, u64),
     /// It listens.
     Listens(u64, AgentName, Incarnation),
     /// Something reaches a worker process.
     Proc(AgentName, Incarnation, ToProc),
     /// A stopped worker goes on.
     Continue(AgentName, Incarnation),
+    /// This life of the supervisor goes on.
+    HostContinue(u64),
+    /// It takes up the next of what waited for it.
+    CatchUp(u64),
     /// A turn of a Codex child goes on.
     Codex(AgentName, Key, String),
     /// A worker process ends.
@@ -109,6 +114,8 @@ pub(crate) struct World {
     pub(crate) outside: Outside,
     pub(crate) truth: Truth,
     pub(crate) cover: Cover,
+    /// What each agent may use.
+    pub(crate) limits: Limits,
     /// Agents that are not in the configuration.
     pub(crate) removed: BTreeMap<AgentName, Policy>,
     pub(crate) numbers: u64,
@@ -143,6 +150,7 @@ impl World {
             outside: Outside::default(),
             truth: Truth::default(),
             cover: Cover::default(),
+            limits: if seed % 8 == 5 { limits() } else { Limits::default() },
             removed: BTreeMap::new(),
             numbers: 0,
             hash: 0xcbf2_9ce4_8422_2325,
@@ -205,13 +213,13 @@ impl World {
     }
 
     fn due(&self) -> Option<(u64, Due)> {
-        let host = self.host.machine.as_ref().and_then(Machine::deadline).map(|(at, _)| (at, Due::Host));
+        let host = self.host.machine.as_ref().filter(|_| !self.host.is_stopped()).and_then(Machine::deadline).map(|(at, _)| (at, Due::Host));
         let workers = self.places.iter().flat_map(|(agent, place)| {
             let process = place.process.as_ref().filter(|process| !process.stopped && !process.left);
             process.into_iter().flat_map(|process| {
                 let deadline = process.machine.deadline().map(|(at, _)| at.0.max(process.not_before));
                 let deadline = deadline.map(|at| (at, Due::Worker(agent.clone())));
-                deadline.into_iter().chain([(process.beat_by(self.tick), Due::Beat(agent.clone()))])
+                deadline.into_iter().chain([(process.beat_due(), Due::Beat(agent.clone()))])
             })
         });
         host.into_iter().chain(workers).min_by_key(|(at, _)| *at)
@@ -232,6 +240,11 @@ impl World {
     }
 
     fn happen(&mut self, event: Event) {
+        let Some(event) = self.for_now(event) else { return };
+        self.comes_about(event);
+    }
+
+    pub(crate) fn comes_about(&mut self, event: Event) {
         match event {
             Event::Commit(life) => self.commit(life),
             Event::Word(life, word) => self.word(life, *word),
@@ -239,10 +252,12 @@ impl World {
             Event::Bytes(link, side, bytes) => self.bytes(link, side, &bytes),
             Event::Closed(link, side) => self.closed(link, side),
             Event::HelloLimit(link) => self.hello_limit(link),
-            Event::Born(life, agent, incarnation) => self.born(life, &agent, incarnation),
+            Event::Born(life, agent, incarnation, nonce) => self.born(life, &agent, incarnation, nonce),
             Event::Listens(life, agent, incarnation) => self.listens(life, &agent, incarnation),
             Event::Proc(agent, incarnation, what) => self.reach(&agent, incarnation, what),
             Event::Continue(agent, incarnation) => self.go_on(&agent, incarnation),
+            Event::HostContinue(life) => self.host_goes_on(life),
+            Event::CatchUp(life) => self.catch_up(life),
             Event::Codex(agent, key, run) => self.codex(&agent, key, &run),
             Event::Dies(agent, pid, how) => self.dies(&agent, pid, how),
             Event::Delivered(life, post) => self.delivered(life, post),

@@ -11,6 +11,7 @@
 //! The namespace's pid 1 comes to us when its wrapper has gone (we are its subreaper), and it can be reaped only after
 //! everything inside has ended: that is the proof. Without a namespace the proof is a look at every process' marker.
 
+use super::cgroup::Leaf;
 use super::namespace;
 use super::nursery::{Nursery, Order, Start};
 use super::pipe::{Cutter, LINE_BYTES_MAX, Line, Purse, Tail};
@@ -62,13 +63,14 @@ pub(super) struct Born {
     pid: u32,
     child: Child,
     contained: bool,
+    leaf: Option<Arc<Leaf>>,
     oom_kills: u64,
 }
 
 impl Born {
     /// A child whose process has this id; `contained` if that is the wrapper of a namespace.
-    pub(super) fn new(id: ChildId, pid: u32, child: Child, contained: bool) -> Self {
-        Self { id, pid, child, contained, oom_kills: oom_kills() }
+    pub(super) fn new(id: ChildId, pid: u32, child: Child, contained: bool, leaf: Option<Arc<Leaf>>) -> Self {
+        Self { id, pid, child, contained, leaf, oom_kills: oom_kills() }
     }
 
     /// Its whole life; the last event is its exit.
@@ -112,10 +114,12 @@ impl Born {
         };
         drop(stdin);
         nursery.own().remove(&self.pid);
+        let out_of_memory = self.ran_out_of_memory(killed);
         self.end_orphans(nursery).await;
+        nursery.buried(self.id);
         drain(stdout, &read).await;
         drain(stderr, &AtomicU64::new(0)).await;
-        let mut exit = self.exit(status, killed);
+        let mut exit = self.exit(status, out_of_memory);
         exit.stderr = tail.lock().unwrap_or_else(PoisonError::into_inner).text();
         Event::Exited(self.id, exit)
     }
@@ -148,7 +152,15 @@ impl Born {
         }
     }
 
+    /// Whether the kernel ended something of it for its use of memory, before anybody else did.
+    fn ran_out_of_memory(&self, killed: bool) -> bool {
+        !killed && self.leaf.as_ref().map_or_else(|| oom_kills() > self.oom_kills, |leaf| leaf.ran_out_of_memory())
+    }
+
     fn kill_tree(&mut self) {
+        if let Some(leaf) = &self.leaf {
+            leaf.kill();
+        }
         for pid in sweep::tree_of(self.pid).into_iter().skip(1) {
             sweep::kill(pid);
         }
@@ -161,7 +173,14 @@ impl Born {
         let marker = nursery.marker(self.id);
         for _ in 0..SWEEPS_MAX {
             let own = nursery.own().clone();
-            if !sweep::round(&marker, &own, !self.contained) {
+            let populated = self.leaf.as_ref().is_some_and(|leaf| {
+                leaf.kill();
+                leaf.is_populated()
+            });
+            if !sweep::round(&marker, &own, !self.contained) && !populated {
+                if let Some(leaf) = &self.leaf {
+                    leaf.remove();
+                }
                 return;
             }
             sleep(SWEEP_PAUSE).await;
@@ -169,7 +188,7 @@ impl Born {
         tracing::warn!(child = self.id.0, "processes of a child could not be ended");
     }
 
-    fn exit(&self, status: io::Result<std::process::ExitStatus>, killed: bool) -> Exit {
+    fn exit(&self, status: io::Result<std::process::ExitStatus>, out_of_memory: bool) -> Exit {
         use std::os::unix::process::ExitStatusExt;
         let status = status.ok();
         let mut code = status.and_then(|s| s.code());
@@ -179,7 +198,6 @@ impl Born {
             signal = Some(wrapped - 128);
             code = None;
         }
-        let out_of_memory = !killed && signal == Some(9) && oom_kills() > self.oom_kills;
         Exit { code, signal, stderr: String::new(), out_of_memory }
     }
 }

@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 pub struct View {
     /// Paths that must not be seen. Those that do not exist are left alone.
     pub masked: Vec<PathBuf>,
+    /// Folders that can be read and not written, whoever asks.
+    pub fixed: Vec<PathBuf>,
     /// Folders that stay, also below a masked one.
     pub shown: Vec<PathBuf>,
     /// Where the child begins.
@@ -46,6 +48,11 @@ impl View {
         if self.root {
             // Root in a user namespace gets its powers back with each exec; without this one it cannot unmount.
             words.all(["--cap-drop", "CAP_SYS_ADMIN"]);
+        }
+        for dir in &self.fixed {
+            words.all(["--ro-bind"]);
+            words.path(dir);
+            words.path(dir);
         }
         let mut masked: Vec<PathBuf> = self.masked.iter().filter_map(|p| p.canonicalize().ok()).collect();
         // A folder comes before what lies in it, so that no later mask uncovers.
@@ -151,12 +158,13 @@ mod tests {
             workspace: p("elsewhere"),
             env: vec![("A".into(), "b c".into())],
             root: false,
+            fixed: vec![p("fixed")],
         };
         let text = text(&view).replace(root.to_str().unwrap(), "");
         let tail = text.split_once("--die-with-parent ").unwrap().1;
         assert_eq!(
             tail,
-            "--perms 0700 --tmpfs /state --bind /state/a/codex-home /state/a/codex-home --bind /state/a/home \
+            "--ro-bind /fixed /fixed --perms 0700 --tmpfs /state --bind /state/a/codex-home /state/a/codex-home --bind /state/a/home \
              /state/a/home --ro-bind /dev/null /token --chdir /elsewhere --setenv A b c "
         );
     }

@@ -5,19 +5,23 @@
 //!                                    '- bwrap runs itself in the very view of the child
 //! ```
 
+use super::cgroup::{Group, Leaf};
 use super::child::{Born, Event};
 use super::locate::{self, Located};
 use super::namespace::View;
 use super::pipe::Purse;
-use super::spawn::{self, Plan};
+use super::spawn::{self, Bounds, Door, Plan};
 use crate::args::Args;
-use crate::machine::io::{ChildId, ChildSpec, SpawnFailure};
+use crate::machine::io::{Amount, ChildId, ChildSpec, Sample, SpawnFailure};
 use crate::sweep;
+use crate::usage::{self, Usage};
+use protocol::envelope::Controllers;
 use protocol::from_worker::Isolation;
+use protocol::to_worker::Limits;
 use rustix::fs::Mode;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -36,12 +40,21 @@ pub struct Nursery {
     marker: String,
     /// The mask of the children's files.
     pub umask: Mode,
+    /// The agent's cgroup, if there is one.
+    group: Option<Group>,
+    /// Forks that the kernel had refused at the last look.
+    refused: AtomicU64,
     /// Children that somebody waits for.
     own: Mutex<BTreeSet<u32>>,
+    /// The same by their names, with their groups.
+    living: Mutex<Living>,
     /// What the waiting lines of all children may hold.
     pub(super) purse: Purse,
     rung: tokio::sync::Mutex<Option<Rung>>,
 }
+
+/// Children by their names: the pid of each, and its group.
+type Living = BTreeMap<ChildId, (u32, Option<Arc<Leaf>>)>;
 
 /// How children are contained on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +72,8 @@ pub struct Start {
     pub command: String,
     /// What it sees.
     pub view: View,
+    /// Limits of the agent.
+    pub limits: Limits,
     /// From a polite step to the next, harder one.
     pub stop_grace: Duration,
 }
@@ -103,14 +118,21 @@ impl Handle {
 
 impl Nursery {
     /// No children, nothing probed.
-    pub fn new(args: &Args, umask: Mode) -> Arc<Self> {
-        Arc::new(Self {
-            marker: sweep::marker_of(&args.agent_dir, args.incarnation),
+    pub fn new(args: &Args, umask: Mode, group: Option<Group>) -> Arc<Self> {
+        Arc::new(Self::of(sweep::marker_of(&args.agent_dir, args.incarnation), umask, group))
+    }
+
+    fn of(marker: String, umask: Mode, group: Option<Group>) -> Self {
+        Self {
+            marker,
             umask,
+            refused: AtomicU64::new(group.as_ref().map_or(0, Group::forks_refused)),
+            group,
             own: Mutex::default(),
+            living: Mutex::default(),
             purse: Purse::default(),
             rung: tokio::sync::Mutex::default(),
-        })
+        }
     }
 
     /// Starts a child; its life is told to `events`.
@@ -152,23 +174,84 @@ impl Nursery {
         let marker = (sweep::MARKER.to_owned(), self.marker(id));
         let mut view = start.view.clone();
         view.env.push(marker.clone());
+        view.fixed.extend(self.group.as_ref().and_then(Group::mount));
         let plan = Plan {
             program: located.program,
             args: start.spec.args.iter().map(Into::into).collect(),
             env: view.env.clone(),
             workspace: view.workspace.clone(),
             umask: self.umask,
+            bounds: Bounds::of(&start.limits, self.controllers()),
         };
+        let (leaf, door) = self.leaf(id, events).await;
         let started = match &rung {
-            Rung::Namespace(bwrap) => spawn::contained(&plan, bwrap, &view.arguments(), &marker),
-            Rung::BestEffort => spawn::plain(&plan),
+            Rung::Namespace(bwrap) => spawn::contained(&plan, door, bwrap, &view.arguments(), &marker),
+            Rung::BestEffort => spawn::plain(&plan, door),
         };
-        let child =
-            started.map_err(|e| SpawnFailure::Failed(format!("cannot start {}: {e}", plan.program.display())))?;
+        let child = started.map_err(|e| {
+            if let Some(leaf) = &leaf {
+                leaf.remove();
+            }
+            SpawnFailure::Failed(format!("cannot start {}: {e}", plan.program.display()))
+        })?;
         let pid = child.id().unwrap_or(0);
         self.own().insert(pid);
+        self.living().insert(id, (pid, leaf.clone()));
+        let contained = matches!(rung, Rung::Namespace(_));
+        drop(events.send(Event::Rung(Isolation::of(contained, leaf.is_some()), None)).await);
         drop(events.send(Event::Spawned(id, pid)).await);
-        Ok(Born::new(id, pid, child, matches!(rung, Rung::Namespace(_))))
+        Ok(Born::new(id, pid, child, contained, leaf))
+    }
+
+    /// What the kernel holds of the agent's limits.
+    pub fn controllers(&self) -> Controllers {
+        self.group.as_ref().map(Group::controllers).unwrap_or_default()
+    }
+
+    /// What every child and what has left its child use at this moment. Reads `/proc`: 0.2 ms for an ordinary tree.
+    pub fn look(&self) -> Sample {
+        let amount = |used: Usage| Amount { rss_bytes: used.rss_bytes, processes: used.processes };
+        let living = self.living().clone();
+        let children = living.iter().map(|(id, (pid, leaf))| {
+            // What has left its parents is still in the group.
+            let used = leaf.as_ref().map_or_else(|| usage::of_tree(*pid), |leaf| usage::of(&leaf.members()));
+            (*id, amount(used))
+        });
+        let children = children.collect();
+        let own = self.own().clone();
+        let grouped: BTreeSet<u32> =
+            living.values().filter_map(|(_, leaf)| leaf.as_ref()).flat_map(|leaf| leaf.members()).collect();
+        let mut others = Usage::default();
+        for pid in sweep::children_of(std::process::id()) {
+            if !own.contains(&pid) && !grouped.contains(&pid) {
+                others.add(usage::of_tree(pid));
+            }
+        }
+        let refused = self.group.as_ref().map_or(0, Group::forks_refused);
+        let forks_refused = refused > self.refused.swap(refused, Ordering::Relaxed);
+        Sample { children, others: amount(others), forks_refused }
+    }
+
+    /// A group for a child. Without one the child runs all the same, on the rung below, and the operator is told.
+    async fn leaf(&self, id: ChildId, events: &mpsc::Sender<Event>) -> (Option<Arc<Leaf>>, Door) {
+        let Some(group) = &self.group else { return (None, Door::default()) };
+        match group.leaf(id).and_then(|leaf| Ok((leaf.door()?, leaf))) {
+            Ok((door, leaf)) => (Some(Arc::new(leaf)), Door::into_group(Some(door))),
+            Err(error) => {
+                let why = format!("a Codex child has no cgroup: {error}");
+                drop(events.send(Event::Rung(Isolation::BestEffort, Some(why))).await);
+                (None, Door::default())
+            }
+        }
+    }
+
+    /// A child has gone.
+    pub(super) fn buried(&self, id: ChildId) {
+        self.living().remove(&id);
+    }
+
+    fn living(&self) -> MutexGuard<'_, Living> {
+        self.living.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The rung of this host, probed before the first child.
@@ -177,24 +260,37 @@ impl Nursery {
         if let Some(rung) = known.as_ref().filter(|rung| !matches!(rung, Rung::Namespace(path) if !path.exists())) {
             return rung.clone();
         }
+        let tried = self.bwrap_that_works(located, view).await;
+        if let Err(why) = &tried {
+            let isolation = Isolation::of(false, self.group.is_some());
+            let why = format!("Codex children have no namespace of their own: {why}");
+            drop(events.send(Event::Rung(isolation, Some(why))).await);
+        }
+        let found = tried.map_or(Rung::BestEffort, Rung::Namespace);
+        *known = Some(found.clone());
+        found
+    }
+
+    async fn bwrap_that_works(&self, located: &Located, view: &View) -> Result<PathBuf, String> {
         let mut why = "there is no bwrap".to_owned();
-        let mut found = Rung::BestEffort;
         for bwrap in &located.bwraps {
             match self.probe(bwrap.clone(), view).await {
-                Ok(()) => {
-                    found = Rung::Namespace(bwrap.clone());
-                    break;
-                }
+                Ok(()) => return Ok(bwrap.clone()),
                 Err(error) => why = format!("{}: {error}", bwrap.display()),
             }
         }
-        let event = match &found {
-            Rung::Namespace(_) => Event::Rung(Isolation::Namespace, None),
-            Rung::BestEffort => Event::Rung(Isolation::BestEffort, Some(why)),
-        };
-        drop(events.send(event).await);
-        *known = Some(found.clone());
-        found
+        Err(why)
+    }
+
+    /// Tries, for `doctor`, what is tried before a first child: the helper that works, or why none does; `None` if there is
+    /// no such Codex.
+    pub async fn try_host(command: &str) -> Option<Result<PathBuf, String>> {
+        let path = std::env::var("PATH").unwrap_or_default();
+        let located = locate::locate(command, &path)?;
+        let nursery = Self::of(format!("doctor#{}.", std::process::id()), Mode::from_raw_mode(0o077), None);
+        let root = rustix::process::geteuid().is_root();
+        let view = View { workspace: "/".into(), root, ..View::default() };
+        Some(nursery.bwrap_that_works(&located, &view).await)
     }
 
     /// Runs the helper inside itself.
@@ -205,9 +301,11 @@ impl Nursery {
             env: Vec::new(),
             workspace: view.workspace.clone(),
             umask: self.umask,
+            bounds: Bounds::default(),
         };
         let marker = (sweep::MARKER.to_owned(), format!("{}probe", self.marker));
-        let child = spawn::contained(&plan, &bwrap, &view.arguments(), &marker).map_err(|e| e.to_string())?;
+        let child =
+            spawn::contained(&plan, Door::default(), &bwrap, &view.arguments(), &marker).map_err(|e| e.to_string())?;
         let pid = child.id().unwrap_or(0);
         self.own().insert(pid);
         let ended = timeout(PROBE_TIMEOUT, child.wait_with_output()).await;

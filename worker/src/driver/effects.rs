@@ -6,9 +6,10 @@ use crate::codex::child::Event;
 use crate::codex::namespace::View;
 use crate::codex::nursery::{Handle, Start};
 use crate::codex::rollout;
-use crate::home::Homes;
+use crate::home::{self, Homes};
 use crate::journal::JournalError;
 use crate::machine::io::{ChildId, ChildSpec, Effect, Input, SpawnFailure};
+use crate::usage;
 use protocol::hello::Accord;
 use protocol::journal::Record;
 use protocol::to_worker::Configure;
@@ -27,8 +28,11 @@ impl Driver {
         while let Some(input) = inputs.pop_front() {
             let name = name_of(&input);
             self.machine.handle(self.clock.now(), input, &mut effects);
-            if name != "line" || !effects.is_empty() {
-                let (running, children) = (self.machine.running(), self.machine.children());
+            let (running, children) = (self.machine.running(), self.machine.children());
+            if matches!(name, "line" | "looked" | "measured" | "timeout") {
+                // Many a second while Codex talks: they would bury the rest.
+                tracing::debug!(input = name, effects = effects.len(), running, children);
+            } else {
                 tracing::info!(input = name, effects = effects.len(), running, children);
             }
             for effect in effects.drain(..) {
@@ -40,7 +44,12 @@ impl Driver {
 
     fn perform(&mut self, effect: Effect) -> Result<Option<Input>, JournalError> {
         match effect {
-            Effect::Journal(record) => self.journal.append(&record)?,
+            Effect::Journal(record) => {
+                if let Record::Begun(begun) = &record {
+                    tracing::info!(turn = %begun.turn, attempt = %begun.attempt, "turn begins");
+                }
+                self.journal.append(&record)?;
+            }
             Effect::Spawn(id, spec) => return Ok(self.spawn(id, spec)),
             Effect::Write(id, line) => self.with_child(id, |child| child.write(line)),
             Effect::End(id) => self.with_child(id, Handle::end),
@@ -49,11 +58,34 @@ impl Driver {
                 let read = rollout::read(&self.args.agent_dir.join("codex-home"), &thread, from_bytes);
                 return Ok(Some(Input::RolloutRead(attempt, read)));
             }
+            Effect::Look(id, threads) => {
+                let vitals = self.looks.look(id, &self.args.agent_dir.join("codex-home"), &threads);
+                return Ok(Some(Input::Looked(id, Box::new(vitals))));
+            }
             Effect::Tell(news) => self.tell(news),
             Effect::Finish(end, text) => self.finish(end, text)?,
+            Effect::Measure => return Ok(Some(Input::Measured(self.nursery.look()))),
+            Effect::LookAtDisk => self.look_at_disk(),
+            Effect::PruneLogs => self.prune_logs(),
             Effect::Leave => self.left = true,
         }
         Ok(None)
+    }
+
+    /// Walks through the agent's folder on a thread of its own: it may hold a hundred thousand files.
+    fn look_at_disk(&self) {
+        let (dir, sender) = (self.args.agent_dir.clone(), self.disk_sender.clone());
+        tokio::task::spawn_blocking(move || {
+            // The loop is gone: so is the need for the number.
+            sender.blocking_send(usage::of_folder(&dir)).ok();
+        });
+    }
+
+    fn prune_logs(&mut self) {
+        let freed = home::remove_logs(&self.args.agent_dir.join("codex-home"));
+        if freed > 0 {
+            self.tell(FromWorker::Note(format!("log databases of Codex were removed: {} KiB", freed >> 10)));
+        }
     }
 
     fn with_child(&self, id: ChildId, act: impl FnOnce(&Handle)) {
@@ -69,6 +101,7 @@ impl Driver {
         let start = Start {
             command: configure.codex_command.clone(),
             view: view(&self.args, configure),
+            limits: configure.limits,
             stop_grace: Duration::from_millis(configure.clocks.stop_grace_ms),
             spec,
         };
@@ -88,6 +121,7 @@ impl Driver {
                 Text::Inline(String::new())
             });
             self.journal.append(&Record::Ended(end.clone()))?;
+            tracing::info!(turn = %end.turn, attempt = %end.attempt, outcome = end.outcome.as_str(), "turn ends");
             let kept = matches!(end.text, Text::File(_)).then(|| end.text.clone());
             self.journaled.insert(end.attempt, kept);
         }
@@ -97,8 +131,9 @@ impl Driver {
 
     /// Says it to the supervisor, or keeps it if nobody hears and the machine will not say it again.
     pub(super) fn tell(&mut self, news: FromWorker) {
+        self.remember(&news);
         let Some(session) = self.session.as_ref().filter(|_| self.linked) else {
-            if matches!(news, FromWorker::Steered(_) | FromWorker::Note(_)) {
+            if matches!(news, FromWorker::Steered(_) | FromWorker::Note(_) | FromWorker::Alert(_)) {
                 if self.waiting.len() >= WAITING_MAX {
                     self.waiting.pop_front();
                 }
@@ -151,7 +186,14 @@ fn view(args: &Args, configure: &Configure) -> View {
     ];
     let given = configure.env.iter().filter(|(name, _)| added.iter().all(|(ours, _)| ours != name)).cloned();
     let env = given.chain(added.clone().map(|(name, value)| (name.to_owned(), value))).collect();
-    View { masked, shown, workspace: homes.workspace, env, root: rustix::process::geteuid().is_root() }
+    View {
+        masked,
+        fixed: Vec::new(),
+        shown,
+        workspace: homes.workspace,
+        env,
+        root: rustix::process::geteuid().is_root(),
+    }
 }
 
 /// The input's kind, for the log: never what it holds.
@@ -173,7 +215,10 @@ const fn name_of(input: &Input) -> &'static str {
         Input::LineTooLong(..) => "line too long",
         Input::Exited(..) => "exited",
         Input::RolloutRead(..) => "rollout read",
+        Input::Looked(..) => "looked",
         Input::Recovered(_) => "recovered",
+        Input::DiskLooked(_) => "disk looked",
+        Input::Measured(_) => "measured",
         Input::Timeout => "timeout",
     }
 }

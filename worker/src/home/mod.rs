@@ -195,6 +195,23 @@ fn hash(text: &str) -> String {
     })
 }
 
+/// Removes Codex' log databases; it makes them anew at its next start. Only while no Codex lives: an open one would go on
+/// writing into a file without a name. Returns the bytes that were freed.
+pub fn remove_logs(codex_home: &Path) -> u64 {
+    let mut freed = 0;
+    for entry in fs::read_dir(codex_home).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let is_log = name.starts_with("logs_")
+            && [".sqlite", ".sqlite-wal", ".sqlite-shm"].iter().any(|ending| name.ends_with(ending));
+        let Ok(data) = entry.metadata() else { continue };
+        if is_log && data.is_file() && fs::remove_file(entry.path()).is_ok() {
+            freed += data.len();
+        }
+    }
+    freed
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,7 @@
 //! ```text
 //!  Begin(new) ---> Journal(Begun), Tell(Begun) ---> a turn, or refused at once
 //!  Begin(known) -> Tell(Begun), or its outcome again
+//!  Begin(new, begun before) -> failed(worker_lost), not to be repeated: the journal that knew it is lost
 //!  LinkUp -------> Begun for what runs, Finished for what is not acknowledged, Ready
 //! ```
 
@@ -15,7 +16,7 @@ use super::verdict::Verdict;
 use protocol::from_worker::{Phase, Ready, Steered};
 use protocol::journal::{Begun, Record};
 use protocol::to_worker::{Begin, Configure, InterruptReason};
-use protocol::{AttemptId, FailureClass, FromWorker, TurnId};
+use protocol::{AttemptId, FailureClass, FromWorker, TurnId, envelope};
 
 impl Machine {
     pub(super) fn configured(&mut self, configure: Box<Configure>, effects: &mut Vec<Effect>) {
@@ -51,6 +52,8 @@ impl Machine {
             Some((FailureClass::Shutdown, "the worker takes nothing new"))
         } else if self.configure.is_none() {
             Some((FailureClass::CodexStart, "the worker has not been configured"))
+        } else if asked.begun {
+            return self.forgotten(now, begun.attempt, turn, effects);
         } else if busy {
             Some((FailureClass::CodexStart, "another turn runs on this thread"))
         } else if begun.thread.as_ref().is_some_and(|thread| !is_thread_id(thread)) {
@@ -68,6 +71,15 @@ impl Machine {
                 self.finish(now, attempt, &Verdict::failed(class, detail).told(Some(true)), effects);
             }
         }
+    }
+
+    /// A worker has begun it and nothing here tells how far it came: the journal was lost. Nobody may begin it anew.
+    fn forgotten(&mut self, now: Tick, attempt: AttemptId, mut turn: Turn, effects: &mut Vec<Effect>) {
+        turn.prompted = true;
+        effects.push(Effect::Journal(Record::Prompted(attempt)));
+        self.turns.insert(attempt, turn);
+        let detail = "it was begun, and the journal that knew how far it came is lost";
+        self.finish(now, attempt, &Verdict::failed(FailureClass::WorkerLost, detail).told(Some(false)), effects);
     }
 
     pub(super) fn prompt_lost(&mut self, now: Tick, asked: &Begin, why: &str, effects: &mut Vec<Effect>) {
@@ -124,7 +136,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn link_up(&mut self, effects: &mut Vec<Effect>) {
+    pub(super) fn link_up(&mut self, now: Tick, effects: &mut Vec<Effect>) {
         self.linked = true;
         effects.extend(self.turns.keys().map(|attempt| Effect::Tell(FromWorker::Begun(*attempt))));
         let ended: Vec<_> = self.ended.keys().copied().collect();
@@ -132,11 +144,16 @@ impl Machine {
             self.tell_end(attempt, effects);
         }
         self.tell_ready(effects);
+        for turn in self.turns.values_mut() {
+            turn.show.again(now, effects);
+        }
     }
 
     pub(super) fn tell_ready(&self, effects: &mut Vec<Effect>) {
-        if self.linked && self.configure.is_some() {
-            let ready = Ready { running: self.turns.keys().copied().collect(), isolation: self.isolation };
+        if let Some(configure) = self.configure.as_ref().filter(|_| self.linked) {
+            let running = self.turns.keys().copied().collect();
+            let bounds = envelope::bounds(&configure.limits, self.controllers);
+            let ready = Ready { running, isolation: self.isolation, bounds };
             effects.push(Effect::Tell(FromWorker::Ready(ready)));
         }
     }

@@ -55,6 +55,20 @@ impl Child {
         matches!(self.rung, Rung::Leaving(_))
     }
 
+    /// It is killed, and waited for until then. Whether it was not before.
+    pub(super) fn kill(&mut self, by: Tick) -> bool {
+        let alive = !self.is_killed();
+        if alive {
+            self.rung = Rung::Killed(by);
+        }
+        alive
+    }
+
+    /// Whether it was killed, and is only waited for.
+    pub(super) fn is_killed(&self) -> bool {
+        matches!(self.rung, Rung::Killed(_))
+    }
+
     /// When the next step is due.
     pub(super) fn clock(&self) -> Option<Tick> {
         match self.rung {
@@ -259,7 +273,7 @@ impl Machine {
         }
     }
 
-    fn step_by(&self, now: Tick) -> Tick {
+    pub(super) fn step_by(&self, now: Tick) -> Tick {
         let step = self.clocks().stop_grace_ms.saturating_mul(GRACES).max(STEP_MS_MIN);
         Tick(now.0.saturating_add(step))
     }
@@ -282,6 +296,7 @@ impl Machine {
                     self.turns_lost(now, child, None, effects);
                 }
                 Rung::Killed(_) => {
+                    self.turns_lost(now, child, None, effects);
                     self.children.remove(&child);
                     let note = format!("Codex child {} did not go away although it was killed", child.0);
                     effects.push(Effect::Tell(FromWorker::Note(note)));

@@ -103,6 +103,7 @@ impl Machine {
         let Some(mut turn) = self.turns.remove(&attempt) else {
             return;
         };
+        self.stir_disk();
         turn.show.flush(now, effects);
         self.leave_session(now, &turn, verdict, effects);
         let resets_at = self.resets_at_of(now, &turn, verdict);

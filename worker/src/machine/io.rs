@@ -11,6 +11,7 @@ use protocol::journal::Record;
 use protocol::stable::Finished;
 use protocol::to_worker::{Begin, Configure, InterruptReason};
 use protocol::{AttemptId, FromWorker, TurnId};
+use std::collections::BTreeMap;
 
 /// Milliseconds on a clock that only goes forward. The machine gets it as an argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,10 +77,43 @@ pub enum Input {
     Exited(ChildId, Exit),
     /// What a thread's rollout holds behind the size that it had at the begin.
     RolloutRead(AttemptId, Rollout),
+    /// What a look at a child showed.
+    Looked(ChildId, Box<Vitals>),
     /// A journal of the last incarnation held these open attempts.
     Recovered(Vec<protocol::journal::Standing>),
+    /// Bytes that the agent's folder holds, as [`Effect::LookAtDisk`] asked.
+    DiskLooked(u64),
+    /// What the agent's processes use, as [`Effect::Measure`] asked.
+    Measured(Sample),
     /// The deadline has come.
     Timeout,
+}
+
+/// What some processes use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// Memory of their own, in bytes.
+    pub rss_bytes: u64,
+    /// Processes and threads.
+    pub processes: u32,
+}
+
+/// What the agent's processes use, the worker itself apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sample {
+    /// Each Codex child with all that it started.
+    pub children: Vec<(ChildId, Amount)>,
+    /// What has left its child.
+    pub others: Amount,
+    /// The kernel has refused processes since the last look, because there were too many.
+    pub forks_refused: bool,
+}
+
+impl Sample {
+    /// Everything that was seen.
+    pub fn amounts(&self) -> impl Iterator<Item = Amount> {
+        self.children.iter().map(|(_, amount)| *amount).chain([self.others])
+    }
 }
 
 /// Why a child did not start.
@@ -113,6 +147,55 @@ pub struct Rollout {
     pub ran: Vec<String>,
     /// It holds nothing of this turn but user, reasoning and agent-message items.
     pub only_words: bool,
+}
+
+/// What processes have used up since they began, and how many they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Processor time, with that of children that have ended and were waited for, in milliseconds.
+    pub cpu_ms: u64,
+    /// Bytes read and written, whatever the device.
+    pub io_bytes: u64,
+    /// Processes.
+    pub processes: u32,
+}
+
+impl Load {
+    /// Both together.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            cpu_ms: self.cpu_ms.saturating_add(other.cpu_ms),
+            io_bytes: self.io_bytes.saturating_add(other.io_bytes),
+            processes: self.processes.saturating_add(other.processes),
+        }
+    }
+}
+
+/// How a rollout lies on the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// When it was last written, in Unix milliseconds.
+    pub at_ms: u64,
+}
+
+/// What one look at a Codex child showed. What cannot be looked at is zero, and says nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Vitals {
+    /// Codex itself, its wrapper, and what is no tool of a thread.
+    pub own: Load,
+    /// Tools, by the thread that they work for.
+    pub tools: BTreeMap<String, Load>,
+    /// Processes below Codex that name no thread: servers of tools, helpers.
+    pub unmarked: u32,
+    /// Bytes that have come in over the network connections that Codex has open.
+    pub received_bytes: u64,
+    /// Codex is stopped by a signal, or traced.
+    pub stopped: bool,
+    /// The rollouts that were asked for, as far as they exist.
+    pub rollouts: BTreeMap<String, Written>,
 }
 
 /// How a child is driven.
@@ -161,11 +244,19 @@ pub enum Effect {
         /// From this size on.
         from_bytes: u64,
     },
+    /// Look how a child, its tree and the rollouts of these threads do; answered at once with [`Input::Looked`].
+    Look(ChildId, Vec<String>),
     /// Say this to the supervisor. News are kept while there is none, as far as they may not be lost.
     Tell(FromWorker),
     /// An outcome: journal it, then tell it. Its text may be long: the driver puts it into a file if it must; a short
     /// one is in the outcome already. At a new link one with a long text comes again, the same as before.
     Finish(Box<Finished>, String),
+    /// Look at what the agent's processes use.
+    Measure,
+    /// Look at how much the agent's folder holds; that may take a while.
+    LookAtDisk,
+    /// Remove Codex' log databases: no child lives.
+    PruneLogs,
     /// Everything is done: leave with exit code 0.
     Leave,
 }

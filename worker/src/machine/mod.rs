@@ -17,12 +17,15 @@ mod app_server;
 mod approval;
 mod attempts;
 mod children;
+mod disk;
 mod ends;
 mod event;
 mod exec;
 mod failure;
 pub mod io;
 mod leave;
+mod limits;
+mod liveness;
 #[doc(hidden)]
 pub mod probe;
 mod progress;
@@ -36,8 +39,10 @@ mod turn;
 mod verdict;
 
 use children::Child;
+use disk::Disk;
 use io::{ChildId, Effect, Input, Tick};
 use leave::Leaving;
+use protocol::envelope::Controllers;
 use protocol::from_worker::Isolation;
 use protocol::to_worker::{Clocks, Configure};
 use protocol::{AttemptId, Finished};
@@ -55,6 +60,7 @@ const CLOCKS_UNCONFIGURED: Clocks = Clocks {
     idle_after_ms: 600_000,
     orphan_after_ms: 600_000,
     stop_grace_ms: 2000,
+    heartbeat_ms: 15_000,
 };
 
 /// The worker's decisions: attempts, Codex children, the conversation with the supervisor.
@@ -65,6 +71,11 @@ pub struct Machine {
     generation: u64,
     linked: bool,
     isolation: Isolation,
+    /// What of the limits the kernel holds.
+    controllers: Controllers,
+    /// When the agent's processes are looked at next.
+    look_at: Option<Tick>,
+    disk: Disk,
     wall: Option<(Tick, Wall)>,
     now: Tick,
     turns: BTreeMap<AttemptId, Turn>,
@@ -92,6 +103,9 @@ impl Machine {
             generation: 0,
             linked: false,
             isolation: Isolation::Untried,
+            controllers: Controllers::default(),
+            look_at: None,
+            disk: Disk::default(),
             wall: None,
             now: Tick(0),
             turns: BTreeMap::new(),
@@ -121,7 +135,7 @@ impl Machine {
             Input::Acked(attempt) => self.acked(attempt, effects),
             Input::Drain => self.drain(),
             Input::Terminate => self.terminate(now, effects),
-            Input::LinkUp => self.link_up(effects),
+            Input::LinkUp => self.link_up(now, effects),
             Input::LinkDown => {
                 self.linked = false;
             }
@@ -131,7 +145,10 @@ impl Machine {
             Input::LineTooLong(child, bytes) => self.line_too_long(now, child, bytes, effects),
             Input::Exited(child, exit) => self.exited(now, child, &exit, effects),
             Input::RolloutRead(attempt, rollout) => self.rollout_read(now, attempt, &rollout, effects),
+            Input::Looked(child, vitals) => self.looked(now, child, &vitals, effects),
             Input::Recovered(standings) => self.recovered(now, standings, effects),
+            Input::DiskLooked(bytes) => self.disk_looked(now, bytes, effects),
+            Input::Measured(sample) => self.measured(now, &sample, effects),
             Input::Timeout => self.timeout(now, effects),
         }
         self.pump(now, effects);
@@ -142,16 +159,34 @@ impl Machine {
         let clocks = self.clocks();
         let turns = self.turns.values().flat_map(|turn| {
             let clock = turn.clock(&clocks).map(|(by, due)| (by, due.as_str()));
-            clock.into_iter().chain(turn.show.deadline().map(|by| (by, "progress")))
+            let look = turn.look_by(&clocks).map(|by| (by, "look"));
+            clock.into_iter().chain(look).chain(turn.show.deadline().map(|by| (by, "progress")))
         });
         let children = self.children.values().filter_map(|child| child.clock().map(|by| (by, "child")));
         let session = self.session.iter().flat_map(|session| session.deadlines(&clocks));
-        turns.chain(children).chain(session).chain(self.leave_deadline(&clocks)).min_by_key(|(by, _)| *by)
+        let look = self.look_at.map(|at| (at, "look"));
+        turns
+            .chain(children)
+            .chain(session)
+            .chain(look)
+            .chain(self.disk_deadline())
+            .chain(self.leave_deadline(&clocks))
+            .min_by_key(|(by, _)| *by)
+    }
+
+    /// Whether an attempt is known: one that is known is not begun.
+    pub fn knows(&self, attempt: AttemptId) -> bool {
+        self.turns.contains_key(&attempt) || self.ended.contains_key(&attempt)
     }
 
     /// Sets the rung of containment that the driver found; told with every `Started` and `Ready` from then on.
     pub fn set_isolation(&mut self, isolation: Isolation) {
         self.isolation = isolation;
+    }
+
+    /// Sets what the kernel holds of the agent's limits; told with every `Ready` from then on.
+    pub fn set_controllers(&mut self, controllers: Controllers) {
+        self.controllers = controllers;
     }
 
     /// Sets the wall clock in Unix milliseconds and the offset of local time from UTC in seconds, by which reset
@@ -171,6 +206,11 @@ impl Machine {
         u32::try_from(self.children.len()).unwrap_or(u32::MAX)
     }
 
+    /// How long the worker may be silent before it is replaced, in milliseconds: its beats have to fit.
+    pub fn heartbeat_ms(&self) -> u64 {
+        self.clocks().heartbeat_ms
+    }
+
     /// Failures whose words no table names, counted since the start.
     pub fn unmatched(&self) -> u64 {
         self.unmatched
@@ -182,6 +222,7 @@ impl Machine {
 
     fn timeout(&mut self, now: Tick, effects: &mut Vec<Effect>) {
         let clocks = self.clocks();
+        self.look(now, effects);
         let attempts: Vec<AttemptId> = self.turns.keys().copied().collect();
         for attempt in attempts {
             let Some(turn) = self.turns.get_mut(&attempt) else {
@@ -194,6 +235,7 @@ impl Machine {
         }
         self.session_timeout(now, effects);
         self.children_timeout(now, effects);
+        self.look_if_due(now, effects);
     }
 
     /// Brings everything to where it belongs.
@@ -201,6 +243,8 @@ impl Machine {
         self.open_waiting(now, effects);
         self.retire_session(now, effects);
         self.leave(now, effects);
+        self.plan_look(now);
+        self.keep_disk(now, effects);
     }
 }
 

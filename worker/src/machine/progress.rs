@@ -30,9 +30,14 @@ const NOTE_BYTES_MAX: usize = 300;
 pub(super) struct Show {
     attempt: AttemptId,
     phase: Phase,
+    detail: String,
+    since: Tick,
+    /// What the turn's own words said last, while something else is shown.
+    said: (Phase, String, Tick),
     text: String,
     text_from: Tick,
-    note: Option<String>,
+    /// What is shown was not told yet.
+    note: bool,
     note_from: Tick,
     dropped: u32,
 }
@@ -43,9 +48,12 @@ impl Show {
         Self {
             attempt,
             phase: Phase::Starting,
+            detail: String::new(),
+            since: now,
+            said: (Phase::Starting, String::new(), now),
             text: String::new(),
             text_from: now,
-            note: None,
+            note: false,
             note_from: now,
             dropped: 0,
         }
@@ -67,25 +75,56 @@ impl Show {
         self.flush(now, effects);
     }
 
-    /// What the turn does.
+    /// What the turn does, by its own words.
     pub(super) fn note(&mut self, now: Tick, phase: Phase, detail: &str, effects: &mut Vec<Effect>) {
-        if self.note.replace(redact::clean(detail, NOTE_BYTES_MAX)).is_some() {
+        let detail = redact::clean(detail, NOTE_BYTES_MAX);
+        let same = self.said.0 == phase && self.said.1 == detail;
+        let since = if same { self.said.2 } else { now };
+        self.said = (phase, detail, since);
+        self.restore(now, effects);
+    }
+
+    /// What the turn does by other signs than its words, and since when.
+    pub(super) fn replace(&mut self, now: Tick, phase: Phase, detail: &str, since: Tick, effects: &mut Vec<Effect>) {
+        if (self.phase, self.since) != (phase, since) {
+            self.show(now, phase, detail.to_owned(), since, effects);
+        }
+    }
+
+    /// Shows again what the turn's own words said last.
+    pub(super) fn restore(&mut self, now: Tick, effects: &mut Vec<Effect>) {
+        let (phase, detail, since) = self.said.clone();
+        self.show(now, phase, detail, since, effects);
+    }
+
+    /// Tells again what is shown: whoever listens may be new.
+    pub(super) fn again(&mut self, now: Tick, effects: &mut Vec<Effect>) {
+        (self.note, self.note_from) = (true, now);
+        self.flush(now, effects);
+    }
+
+    fn show(&mut self, now: Tick, phase: Phase, detail: String, since: Tick, effects: &mut Vec<Effect>) {
+        if std::mem::replace(&mut self.note, true) {
             self.dropped = self.dropped.saturating_add(1);
         }
         if phase != self.phase {
-            self.phase = phase;
             self.note_from = now;
         }
+        (self.phase, self.detail, self.since) = (phase, detail, since);
         self.flush(now, effects);
     }
 
     /// Lets go what may go.
     pub(super) fn flush(&mut self, now: Tick, effects: &mut Vec<Effect>) {
-        if now >= self.note_from
-            && let Some(detail) = self.note.take()
-        {
-            let dropped = std::mem::take(&mut self.dropped);
-            let progress = Progress { attempt: self.attempt, phase: self.phase, detail, dropped };
+        if now >= self.note_from && self.note {
+            self.note = false;
+            let progress = Progress {
+                attempt: self.attempt,
+                phase: self.phase,
+                detail: self.detail.clone(),
+                dropped: std::mem::take(&mut self.dropped),
+                for_ms: now.0.saturating_sub(self.since.0),
+            };
             effects.push(Effect::Tell(FromWorker::Progress(progress)));
             self.note_from = Tick(now.0.saturating_add(NOTE_PAUSE_MS));
         }
@@ -98,7 +137,7 @@ impl Show {
 
     /// When [`Show::flush`] has something to let go.
     pub(super) fn deadline(&self) -> Option<Tick> {
-        let note = self.note.as_ref().map(|_| self.note_from);
+        let note = self.note.then_some(self.note_from);
         let text = (!self.text.is_empty()).then_some(self.text_from);
         note.into_iter().chain(text).min()
     }

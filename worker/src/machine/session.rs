@@ -86,6 +86,8 @@ pub(super) struct Session {
     pub(super) loaded: BTreeMap<String, Loaded>,
     pub(super) bad_lines: u32,
     generation: u64,
+    /// It uses more memory than it may between turns.
+    pub(super) heavy: bool,
     idle_from: Option<Tick>,
 }
 
@@ -121,7 +123,7 @@ impl Machine {
         let Some(session) = &self.session else {
             return self.start_session(now, effects);
         };
-        let (child, stale) = (session.child, session.generation != self.generation);
+        let (child, stale) = (session.child, session.heavy || session.generation != self.generation);
         match session.stage {
             Stage::Starting | Stage::Ending => {}
             Stage::Up if stale && !self.session_is_busy(child) => self.end_child(now, child, effects),
@@ -140,6 +142,7 @@ impl Machine {
             loaded: BTreeMap::new(),
             bad_lines: 0,
             generation: self.generation,
+            heavy: false,
             idle_from: None,
         });
         let spec = ChildSpec {
@@ -217,7 +220,8 @@ impl Machine {
             session.bad_lines = 0;
         }
         let idle = session.idle_by(&clocks).is_some_and(|by| by <= now);
-        let stale = session.stage == Stage::Up && session.generation != self.generation && !busy;
+        let outdated = session.heavy || session.generation != self.generation;
+        let stale = session.stage == Stage::Up && outdated && !busy;
         if idle || stale {
             self.end_child(now, child, effects);
         }

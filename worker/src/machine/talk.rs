@@ -95,6 +95,7 @@ impl Machine {
                 let taken = answer.is_ok();
                 effects.push(Effect::Tell(FromWorker::Steered(Steered { attempt, turn, taken })));
             }
+            Ask::Interrupt(attempt) if answer.is_ok() => self.interrupt_heard(now, attempt),
             Ask::Interrupt(_) | Ask::Aside => {}
         }
     }

@@ -2,6 +2,9 @@
 
 mod app;
 mod bench;
+mod disk;
 mod exec;
 mod life;
+mod limits;
+mod liveness;
 mod promises;

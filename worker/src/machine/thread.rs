@@ -93,17 +93,24 @@ impl Machine {
 
     /// Asks Codex to end a turn that is to stop, as soon as it can hear it: an interrupt before `turn/started` is lost.
     pub(super) fn interrupt_turn(&mut self, now: Tick, attempt: AttemptId, effects: &mut Vec<Effect>) {
-        let by = Tick(now.0.saturating_add(PATIENCE_MS));
         let Some(turn) = self.turns.get_mut(&attempt) else {
             return;
         };
-        let State::Stopping(_, patience) = &mut turn.state else {
+        let State::Stopping(verdict, patience) = &mut turn.state else {
             return;
         };
+        let by = Tick(now.0.saturating_add(verdict.patience_ms()));
         patience.get_or_insert(by);
         if let (true, Some(id)) = (turn.started, &turn.codex_id) {
             let params = json!({"threadId": turn.thread, "turnId": id});
             self.ask("turn/interrupt", &params, Ask::Interrupt(attempt), by, effects);
+        }
+    }
+
+    /// Codex has heard the interrupt: it lives, and the end of the turn follows.
+    pub(super) fn interrupt_heard(&mut self, now: Tick, attempt: AttemptId) {
+        if let Some(State::Stopping(_, Some(by))) = self.turns.get_mut(&attempt).map(|turn| &mut turn.state) {
+            *by = (*by).max(Tick(now.0.saturating_add(PATIENCE_MS)));
         }
     }
 

@@ -10,17 +10,17 @@
 //!     |    child lost in the middle -----+---> Proving --- rollout read ---------+
 //!     +--- never begun --------------------------------------------------------- +
 //! ```
-//! Every state but the last has a clock, here or (while a child is being ended) that of the child.
+//! What silence is, [`super::liveness`] decides. Every state but the last has a clock, there or (while a child is being ended) that of the child.
 
 use super::event::{Event, Kind};
 use super::io::{ChildId, Effect, Exit, Rollout, Tick};
+use super::liveness::Vital;
 use super::progress::Show;
 use super::redact::{self, DETAIL_BYTES_MAX, RAN_BYTES_MAX};
-use super::verdict::{ANSWER_BYTES_MAX, After, Due, State, Verdict};
+use super::verdict::{ANSWER_BYTES_MAX, After, State, Verdict};
 use protocol::from_worker::Phase;
 use protocol::journal::Begun;
 use protocol::text::clip;
-use protocol::to_worker::Clocks;
 use protocol::{AttemptId, FailureClass, Finished, Outcome, Route, TurnId};
 use std::collections::BTreeSet;
 
@@ -66,11 +66,11 @@ pub(super) struct Turn {
     pub(super) tokens_before: Option<(u64, u64)>,
     pub(super) tokens_after: Option<(u64, u64)>,
     pub(super) exit: Exit,
-    began: Tick,
+    pub(super) began: Tick,
     first_event: Option<Tick>,
-    alive: Tick,
-    tools: BTreeSet<String>,
-    compacting: Option<(String, Tick)>,
+    pub(super) vital: Vital,
+    pub(super) tools: BTreeSet<String>,
+    pub(super) compacting: Option<(String, Tick)>,
     ran: Vec<String>,
     tools_begun: u64,
     answer: Option<String>,
@@ -105,7 +105,7 @@ impl Turn {
             exit: Exit::default(),
             began: now,
             first_event: None,
-            alive: now,
+            vital: Vital::new(now),
             tools: BTreeSet::new(),
             compacting: None,
             ran: Vec::new(),
@@ -123,14 +123,14 @@ impl Turn {
         if matches!(self.state, State::Waiting | State::Proving(..)) {
             return After::Nothing;
         }
-        self.alive = now;
+        self.spoke(now, effects);
         self.first_event.get_or_insert(now);
         match event {
             Event::Alive => After::Nothing,
             Event::Thread(thread) => After::Named(thread),
             Event::TurnStarted => {
                 self.started = true;
-                self.say(now, Phase::Thinking, "", effects);
+                self.say(now, Phase::Waiting, "", effects);
                 After::Started
             }
             Event::ItemStarted { id, kind, what } => self.item_started(now, id, kind, &what, effects),
@@ -219,11 +219,11 @@ impl Turn {
                 if !self.tools.remove(id) && !self.has_run(&what) {
                     self.ran(&what);
                 }
-                self.say(now, Phase::Thinking, "", effects);
+                self.tool_over(now, effects);
             }
             Kind::Compaction => {
                 self.compacting = None;
-                self.say(now, Phase::Thinking, "", effects);
+                self.say(now, Phase::Waiting, "", effects);
             }
             Kind::Message => {
                 self.at_work();
@@ -243,6 +243,13 @@ impl Turn {
             Kind::Other => {}
         }
         After::Nothing
+    }
+
+    /// The model is asked again, unless another tool still runs.
+    fn tool_over(&mut self, now: Tick, effects: &mut Vec<Effect>) {
+        if self.tools.is_empty() {
+            self.say(now, Phase::Waiting, "", effects);
+        }
     }
 
     /// The model is at work: a command that is still open runs in the background, a compaction is over.
@@ -270,53 +277,9 @@ impl Turn {
 
     /// Counts a line that cannot be read; whether that was one too many.
     pub(super) fn bad_line(&mut self, now: Tick) -> bool {
-        self.alive = now;
+        self.vital.line(now);
         self.bad_lines = self.bad_lines.saturating_add(1);
         self.bad_lines == BAD_LINES_MAX + 1
-    }
-
-    /// What runs out next, and when.
-    pub(super) fn clock(&self, clocks: &Clocks) -> Option<(Tick, Due)> {
-        let after = |from: Tick, ms: u64| Tick(from.0.saturating_add(ms));
-        let whole = (after(self.began, clocks.turn_ms), Due::Turn);
-        let own = match &self.state {
-            State::Waiting | State::Opening(None) => None,
-            State::Opening(Some(by)) => Some((*by, Due::FirstEvent)),
-            State::Running => match &self.compacting {
-                Some((_, since)) => Some((after(*since, clocks.compaction_ms), Due::Compaction)),
-                None if self.tools.is_empty() => Some((after(self.alive, clocks.silence_ms), Due::Silence)),
-                None => None,
-            },
-            State::Stopping(_, by) => return by.map(|by| (by, Due::Patience)),
-            State::Proving(_, by) => return Some((*by, Due::Proof)),
-        };
-        Some(own.map_or(whole, |own| if own.0 <= whole.0 { own } else { whole }))
-    }
-
-    /// The verdict over a clock that has run out.
-    pub(super) fn overdue(&self, due: Due, clocks: &Clocks) -> Verdict {
-        let seconds = |ms: u64| ms / 1000;
-        let (class, mut detail) = match due {
-            Due::FirstEvent => {
-                let detail = format!("no event within {} s of the start", seconds(clocks.first_event_ms));
-                (FailureClass::CodexSilent, detail)
-            }
-            Due::Silence => {
-                (FailureClass::CodexSilent, format!("no sign of life for {} s", seconds(clocks.silence_ms)))
-            }
-            Due::Compaction => {
-                let detail = format!("compacting took longer than {} s", seconds(clocks.compaction_ms));
-                (FailureClass::CompactionTimeout, detail)
-            }
-            Due::Turn | Due::Patience | Due::Proof => {
-                (FailureClass::TurnTimeout, format!("longer than {} s", seconds(clocks.turn_ms)))
-            }
-        };
-        if !self.notice.is_empty() {
-            detail.push_str("; last said: ");
-            detail.push_str(&self.notice);
-        }
-        Verdict::failed(class, detail)
     }
 
     /// Whether a whole message has come.

@@ -9,6 +9,10 @@ pub(super) const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How long an interrupt or the exit after a told end may take before the child is ended, in milliseconds.
 pub(super) const PATIENCE_MS: u64 = 5000;
 
+/// How long an interrupt of a turn that went silent, or that compacts without end, may stay unanswered, in milliseconds: a
+/// Codex that lives answers within 10 ms, also in a compaction.
+pub(super) const INTERRUPT_MS: u64 = 2000;
+
 /// How long the reading of a rollout may take before nothing is taken as proven, in milliseconds.
 pub(super) const PROOF_MS: u64 = 10_000;
 
@@ -42,6 +46,12 @@ impl Verdict {
 
     pub(super) fn completed() -> Self {
         Self { outcome: Outcome::Completed, detail: String::new(), safe: Some(false), told: true }
+    }
+
+    /// How long its interrupt may stay unanswered before the child is ended, in milliseconds.
+    pub(super) fn patience_ms(&self) -> u64 {
+        let hung = [FailureClass::CodexSilent, FailureClass::CompactionTimeout].map(Outcome::Failed);
+        if hung.contains(&self.outcome) { INTERRUPT_MS } else { PATIENCE_MS }
     }
 
     /// Whether a replay is thought of at all after such an end.

@@ -19,13 +19,35 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Lab {
     root: tempfile::TempDir,
+    /// The agent's cgroup, if the worker gets one.
+    pub group: Option<PathBuf>,
+}
+
+/// The top of cgroup v2, if it can be divided here.
+pub fn cgroup_top() -> Option<PathBuf> {
+    ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(PathBuf::from).into_iter().find(|top| {
+        let probe = top.join(format!("cofferdam-probe-{}", std::process::id()));
+        top.join("cgroup.procs").exists() && fs::create_dir(&probe).and_then(|()| fs::remove_dir(&probe)).is_ok()
+    })
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let Some(group) = &self.group else { return };
+        drop(fs::write(group.join("cgroup.kill"), "1"));
+        wait_for("an empty group", || {
+            let inner = fs::read_dir(group).into_iter().flatten().flatten().map(|entry| entry.path());
+            inner.filter(|path| path.is_dir()).for_each(|path| drop(fs::remove_dir(path)));
+            fs::remove_dir(group).is_ok() || !group.exists()
+        });
+    }
 }
 
 impl Lab {
     /// A folder with a Codex package whose bwrap is the real one, or one that fails.
     pub fn new(codex_script: &str, contained: bool) -> Self {
         let root = tempfile::tempdir().unwrap();
-        let lab = Self { root };
+        let lab = Self { root, group: None };
         let codex = lab.path("codex/bin/codex");
         fs::create_dir_all(codex.parent().unwrap()).unwrap();
         fs::write(&codex, codex_script).unwrap();
@@ -39,6 +61,16 @@ impl Lab {
         }
         fs::set_permissions(&codex, fs::Permissions::from_mode(0o755)).unwrap();
         lab
+    }
+
+    /// The same with a cgroup for the agent. `None`: this host has none to give.
+    pub fn grouped(codex_script: &str, contained: bool) -> Option<Self> {
+        let mut lab = Self::new(codex_script, contained);
+        let unique = lab.root.path().file_name().unwrap().to_str().unwrap().replace('.', "");
+        let group = cgroup_top()?.join(format!("cofferdam-lab-{unique}"));
+        fs::create_dir_all(group.join("worker")).unwrap();
+        lab.group = Some(group);
+        Some(lab)
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -81,6 +113,7 @@ impl Lab {
                 idle_after_ms: 600_000,
                 orphan_after_ms: 600_000,
                 stop_grace_ms: 500,
+                heartbeat_ms: 15_000,
             },
         }
     }
@@ -101,6 +134,9 @@ impl Lab {
         let uid = rustix::process::geteuid().as_raw().to_string();
         command.args(["--agent", "a", "--incarnation", &incarnation.to_string(), "--supervisor-uid", &uid]);
         command.arg("--agent-dir").arg(self.agent("")).arg("--socket").arg(self.path("run/a.sock"));
+        if let Some(group) = &self.group {
+            command.arg("--cgroup").arg(group);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.env("LEAK", "this must not reach a child");
         command
@@ -177,7 +213,14 @@ impl Worker<'_> {
     pub fn begin(&mut self, attempt: u64, prompt: &str) {
         let prompt = Text::Inline(prompt.to_owned());
         let (attempt, turn) = (AttemptId(attempt), TurnId(attempt));
-        self.say(&ToWorker::Begin(Box::new(Begin { attempt, turn, thread: None, prompt, route: route() })));
+        self.say(&ToWorker::Begin(Box::new(Begin {
+            attempt,
+            turn,
+            thread: None,
+            prompt,
+            route: route(),
+            begun: false,
+        })));
     }
 
     pub fn finished(&mut self) -> Box<Finished> {

@@ -6,6 +6,7 @@ use protocol::control::{
     AgentRow, AgentState, AttemptStory, ChannelRow, FinishedEvent, Health, HealthStatus, LastError, QueueRow, TurnRow,
     TurnStory,
 };
+use protocol::envelope::{Bound, By, Limit};
 use protocol::{AgentName, AttemptId, Text, TurnId};
 
 /// 2026-11-21 03:10:00 UTC.
@@ -34,6 +35,9 @@ fn agent(name: &str, state: AgentState, seconds: u64) -> AgentRow {
         phase: None,
         phase_since: None,
         isolation: "namespace".into(),
+        limits: vec![Bound { limit: Limit::MemoryMax, value: 2 << 30, by: By::Sampling }],
+        build: Some("0.1.0".into()),
+        outdated: false,
     }
 }
 
@@ -43,11 +47,12 @@ pub(super) fn agents() -> Vec<AgentRow> {
         queued: 2,
         rss_bytes: 184_000_000,
         processes: 4,
-        phase: Some("running cargo test --workspace --all-features".into()),
+        phase: Some("in a tool: cargo test --workspace --all-features".into()),
         phase_since: Some(NOW - 42_000),
         ..agent("research", AgentState::Busy, 192)
     };
     let error = |class: &str, text: &str, streak| LastError {
+        turn: (class != "worker").then_some(TurnId(41)),
         class: class.into(),
         text: text.into(),
         at: NOW - 720_000,
@@ -87,6 +92,7 @@ pub(super) fn health() -> Health {
             channel("console", "ok", 0),
             channel("telegram:ops_bot", "the token was refused (401): check token_file", 3),
         ],
+        upgrade_failed: None,
     }
 }
 
@@ -118,6 +124,8 @@ pub(super) fn queue() -> Vec<QueueRow> {
         place: place.into(),
         accepted_at: NOW - ago * 1000,
         prompt: prompt.into(),
+        phase: (place == "running").then(|| "in a tool: cargo test --workspace".into()),
+        phase_since: (place == "running").then_some(NOW - 12_000),
     };
     vec![row(1203, "running", 42, "Run the whole test suite and tell me what fails"), row(1204, "1", 4, "and then?")]
 }

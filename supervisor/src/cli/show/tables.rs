@@ -3,6 +3,8 @@
 use crate::cli::screen::{Look, Tone, bytes, duration, one_line, wrap};
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table};
 use protocol::control::{AgentRow, AgentState, ChannelRow, Health, HealthStatus, LastError, QueueRow, TurnRow};
+use protocol::envelope::By;
+use std::collections::BTreeMap;
 
 /// Narrowest last column, in characters: below that a line is rather wrapped than clipped to nothing.
 const LAST_CHARACTERS_MIN: usize = 16;
@@ -105,7 +107,7 @@ pub(crate) fn agents(rows: &[AgentRow], look: &Look) -> String {
             plain(count(row.running)),
             plain(count(row.queued)),
             plain(if row.processes == 0 { "-".to_owned() } else { bytes(row.rss_bytes) }),
-            plain(doing(row, look)),
+            plain(doing(row.phase.as_deref(), row.phase_since, look)),
         ]);
     }
     let mut picture = listing.draw();
@@ -114,17 +116,45 @@ pub(crate) fn agents(rows: &[AgentRow], look: &Look) -> String {
             picture.push_str(&trouble(row, error, look));
         }
     }
+    picture.push_str(&rungs(rows, look));
+    let old: Vec<&str> = rows.iter().filter(|row| row.outdated).map(|row| row.agent.as_str()).collect();
+    if !old.is_empty() {
+        let words = format!("of an earlier build, replaced as they fall idle: {}", old.join(", "));
+        picture.extend(["\n", &wrap(&words, look.width, "")]);
+    }
     picture
+}
+
+/// On which rungs of containment the agents are, and which limits nothing holds.
+fn rungs(rows: &[AgentRow], look: &Look) -> String {
+    let mut by_rung: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for row in rows {
+        by_rung.entry(&row.isolation).or_default().push(row.agent.as_str());
+    }
+    let told: Vec<String> = match by_rung.iter().next() {
+        Some((rung, _)) if by_rung.len() == 1 => vec![(*rung).to_owned()],
+        Some(_) | None => by_rung.iter().map(|(rung, names)| format!("{rung} ({})", names.join(", "))).collect(),
+    };
+    let mut text = format!("\n{}", wrap(&format!("isolation: {}", told.join(", ")), look.width, ""));
+    for row in rows {
+        let loose = row.limits.iter().filter(|bound| bound.by == By::Nothing);
+        let loose: Vec<String> = loose.map(|bound| format!("limits.{}", bound.limit)).collect();
+        if !loose.is_empty() {
+            let line = format!("{}: nothing holds {} here; see `cofferdam doctor`", row.agent, loose.join(", "));
+            text.push_str(&look.paint(Tone::Warn, &wrap(&line, look.width, "")));
+        }
+    }
+    text
 }
 
 fn count(number: u32) -> String {
     if number == 0 { "-".to_owned() } else { number.to_string() }
 }
 
-fn doing(row: &AgentRow, look: &Look) -> String {
-    match (&row.phase, row.phase_since) {
+fn doing(phase: Option<&str>, since: Option<u64>, look: &Look) -> String {
+    match (phase, since) {
         (Some(phase), Some(since)) => format!("{} {phase}", look.age(since)),
-        (Some(phase), None) => phase.clone(),
+        (Some(phase), None) => phase.to_owned(),
         (None, _) => String::new(),
     }
 }
@@ -137,6 +167,9 @@ fn trouble(row: &AgentRow, error: &LastError, look: &Look) -> String {
     let of_worker =
         if given_up { "`cofferdam logs AGENT`, then `cofferdam start AGENT`" } else { "`cofferdam logs AGENT`" };
     let advice = advice.unwrap_or(of_worker).replace("AGENT", row.agent.as_str());
+    // Without its number the turn is found in the list.
+    let found = error.turn.map_or(format!("turns {} --failed", row.agent), |turn| format!("turns show {turn}"));
+    let advice = advice.replace("turns show ID", &found);
     let text = wrap(&one_line(&error.text, TROUBLE_CHARACTERS_MAX), look.width, "  ");
     let next = wrap(&format!("next: {advice}"), look.width, "  ");
     format!("\n{head} ({times}{} ago)\n{text}{next}", look.age(error.at))
@@ -173,6 +206,10 @@ pub(crate) fn health(health: &Health, look: &Look) -> String {
             let text = wrap(&one_line(state, TROUBLE_CHARACTERS_MAX * 2), look.width, "  ");
             picture.extend(["\n", &look.paint(Tone::Bad, channel), "\n", &text]);
         }
+    }
+    if let Some(why) = &health.upgrade_failed {
+        let text = wrap(&one_line(why, TROUBLE_CHARACTERS_MAX * 2), look.width, "  ");
+        picture.extend(["\n", &look.paint(Tone::Bad, "the last upgrade failed"), "\n", &text]);
     }
     picture
 }
@@ -224,7 +261,7 @@ pub(crate) fn queue(rows: &[QueueRow], look: &Look) -> String {
     if rows.is_empty() {
         return "nothing runs or waits\n".to_owned();
     }
-    let header = ["TURN", "PLACE", "AGO", "CONVERSATION", "PROMPT"];
+    let header = ["TURN", "PLACE", "AGO", "CONVERSATION", "DOING", "PROMPT"];
     let mut listing = Listing { look, header: &header, right: &[0], rows: Vec::new() };
     for row in rows {
         let tone = if row.place == "running" { Tone::Busy } else { Tone::Warn };
@@ -233,6 +270,7 @@ pub(crate) fn queue(rows: &[QueueRow], look: &Look) -> String {
             (row.place.clone(), Some(tone)),
             plain(look.age(row.accepted_at)),
             plain(&row.conversation),
+            plain(doing(row.phase.as_deref(), row.phase_since, look)),
             plain(&row.prompt),
         ]);
     }

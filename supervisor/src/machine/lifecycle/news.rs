@@ -34,14 +34,53 @@ impl Lifecycle {
         Vec::new()
     }
 
+    /// One that does not answer, and whose process is known: it is dialled again, and at last killed.
+    pub(super) fn found(&mut self, now: u64, incarnation: Incarnation, pid: u32) -> Vec<Act> {
+        let State::Adopting { by, process: None } = self.state else { return Vec::new() };
+        let found = Process { incarnation, pid: Some(pid) };
+        if self.wanted_dead {
+            return self.kill_process(now, found, Why::Wish);
+        }
+        self.state = State::Adopting { process: Some(found), by };
+        self.last = incarnation;
+        self.dials = (0, now);
+        Vec::new()
+    }
+
+    /// One that is not the worker of the record: nothing of it counts, and it must not live beside the next.
+    pub(super) fn impostor(&mut self, now: u64, incarnation: Incarnation, pid: u32) -> Vec<Act> {
+        match self.state {
+            State::Adopting { process: None, .. } => {
+                self.kill_process(now, Process { incarnation, pid: Some(pid) }, Why::Wish)
+            }
+            State::Adopting { process: Some(process), .. } | State::Starting { process, .. }
+                if process.incarnation == incarnation =>
+            {
+                self.lose(now, process)
+            }
+            State::Adopting { .. }
+            | State::Starting { .. }
+            | State::Up { .. }
+            | State::Draining { .. }
+            | State::Down
+            | State::Sweeping { .. }
+            | State::Stopping { .. }
+            | State::Killing { .. }
+            | State::Backoff { .. }
+            | State::Failed => Vec::new(),
+        }
+    }
+
     pub(super) fn linked(&mut self, now: u64, linked: &Linked) -> Vec<Act> {
         let found = Process { incarnation: linked.incarnation, pid: Some(linked.pid) };
         match self.state {
-            State::Adopting { by, process: None } => {
+            State::Adopting { by, process } if process.is_none_or(|process| process == found) => {
                 self.state = State::Adopting { process: Some(found), by };
                 self.last = linked.incarnation;
                 self.accord = linked.accord;
-                self.dials = (0, now);
+                if process.is_none() {
+                    self.dials = (0, now);
+                }
                 if self.wanted_dead {
                     self.kill_process(now, found, Why::Wish)
                 } else if linked.accord == Accord::DrainOnly {
@@ -131,6 +170,7 @@ impl Lifecycle {
             return Vec::new();
         }
         match self.state {
+            State::Adopting { process: Some(_), .. } if !self.wanted_up => self.stop(now, self.grace),
             State::Starting { process, .. } | State::Adopting { process: Some(process), .. } => {
                 self.state = State::Up { process, since: now };
                 vec![Act::Up]

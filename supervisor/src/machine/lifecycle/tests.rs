@@ -7,6 +7,7 @@
 )]
 
 use super::*;
+use crate::machine::nouns::Identity;
 use crate::machine::restart::ENDS_MAX;
 use crate::machine::words::Linked;
 use proptest::prelude::*;
@@ -24,6 +25,11 @@ fn run(n: u64) -> Incarnation {
 }
 
 const PID: u32 = 100;
+
+fn linked(incarnation: Incarnation, pid: u32, accord: Accord) -> Linked {
+    let identity = Identity { boot: 1, pid, inode: 1, started: 1 };
+    Linked { incarnation, pid, accord, nonce: 1, identity, protocol: 1, build: "now".into(), outdated: false }
+}
 
 impl Life {
     fn new(up: bool) -> Self {
@@ -48,7 +54,7 @@ impl Life {
     }
 
     fn link(&mut self, n: u64, accord: Accord) -> Vec<Act> {
-        self.give(Event::Linked(Linked { incarnation: run(n), pid: PID, accord }))
+        self.give(Event::Linked(linked(run(n), PID, accord)))
     }
 
     /// One that an earlier supervisor left nothing of, wanted up, and whose first run is on its way.
@@ -227,6 +233,52 @@ fn nobody_to_adopt_is_a_sweep_and_a_start() {
 }
 
 #[test]
+fn one_found_silent_is_dialled_again_and_then_killed() {
+    let mut life = Life::new(true);
+    life.life.adopt(0);
+    assert_eq!(life.give(Event::Found(run(7), PID)), []);
+    for _ in 0..DIALS_MAX {
+        assert_eq!(life.give(Event::LinkFailed(run(7))), [Act::Dial(run(7))]);
+    }
+    assert_eq!(life.give(Event::LinkFailed(run(7))), [Act::Kill(PID)]);
+    assert_eq!(life.give(Event::Exited(run(7))), [Act::Sweep(run(7))]);
+    // One that answers at last is adopted, or does what it would have done.
+    let mut life = Life::new(true);
+    life.life.adopt(0);
+    life.give(Event::Found(run(7), PID));
+    assert_eq!(life.link(7, Accord::DrainOnly), [Act::Drain]);
+    let mut life = Life::new(true);
+    life.life.adopt(0);
+    life.give(Event::Kill);
+    assert_eq!(life.give(Event::Found(run(7), PID)), [Act::Kill(PID)]);
+}
+
+#[test]
+fn one_that_is_not_the_one_of_the_record_is_killed() {
+    let mut life = Life::new(true);
+    life.life.adopt(0);
+    assert_eq!(life.give(Event::Impostor(run(7), PID)), [Act::Kill(PID)]);
+    life.give(Event::Exited(run(7)));
+    assert_eq!(life.give(Event::Swept(run(7), 0)), [Act::Spawn(run(2))], "it counts as no loss");
+    let mut life = Life::starting();
+    life.give(Event::Spawned(run(2), PID));
+    assert_eq!(life.give(Event::Impostor(run(2), 999)), [Act::Kill(PID)], "ours is what we may kill");
+    assert_eq!(Life::up().give(Event::Impostor(run(2), PID)), []);
+}
+
+#[test]
+fn one_that_is_renewed_is_drained_and_replaced_at_once() {
+    let mut life = Life::up();
+    assert_eq!(life.give(Event::Renew(500)), [Act::Drain]);
+    assert_eq!(life.life.deadline(), Some(life.now + 500));
+    assert!(life.life.wanted_up());
+    life.give(Event::Exited(run(2)));
+    assert_eq!(life.give(Event::Swept(run(2), 0)), [Act::Spawn(run(3))]);
+    assert_eq!(life.life.restarts(), 0);
+    assert_eq!(Life::starting().give(Event::Renew(500)), []);
+}
+
+#[test]
 fn one_of_another_protocol_drains_says_nothing_and_is_replaced() {
     let mut life = Life::new(true);
     life.life.adopt(0);
@@ -382,13 +434,13 @@ fn a_failed_one_that_is_stopped_rests() {
 
 /// Everything that can happen; the run is said as how many before the present one it is.
 fn event() -> impl Strategy<Value = (u8, u64, u64)> {
-    (0u8..22, 0u64..3, 0u64..40_000)
+    (0u8..25, 0u64..3, 0u64..40_000)
 }
 
 fn concrete((what, back, value): (u8, u64, u64), life: &Life) -> Event {
     let present = life.life.process().map_or(life.given, |p| p.incarnation.0);
     let n = run(present.saturating_sub(back));
-    let linked = |accord| Event::Linked(Linked { incarnation: n, pid: PID + u32::try_from(n.0).unwrap(), accord });
+    let linked = |accord| Event::Linked(linked(n, PID + u32::try_from(n.0).unwrap(), accord));
     match what {
         0 => Event::Start,
         1 => Event::Stop((value % 2 == 0).then_some(value)),
@@ -406,6 +458,9 @@ fn concrete((what, back, value): (u8, u64, u64), life: &Life) -> Event {
         18 => Event::Swept(n, 2),
         19 => Event::Leaving(n),
         20 => Event::Wedged,
+        21 => Event::Found(n, PID + u32::try_from(n.0).unwrap()),
+        22 => Event::Impostor(n, PID + u32::try_from(n.0).unwrap()),
+        23 => Event::Renew(value),
         _ => Event::Timeout,
     }
 }
@@ -491,7 +546,7 @@ proptest! {
         }
         for _ in 0..30 {
             let wanted = life.life.wanted_up();
-            let there = |n: Incarnation| Event::Linked(Linked { incarnation: n, pid: PID, accord: Accord::Full });
+            let there = |n: Incarnation| Event::Linked(linked(n, PID, Accord::Full));
             match life.life.state().clone() {
                 State::Down => prop_assert!(!wanted || life.given == 1),
                 State::Failed | State::Up { .. } => {}

@@ -70,6 +70,12 @@ pub enum Event {
     Spawned(Incarnation, u32),
     /// See [`crate::machine::words::Input`].
     SpawnFailed(Incarnation),
+    /// The process of an old worker is known although it says no good hello.
+    Found(Incarnation, u32),
+    /// One answers that no record names.
+    Impostor(Incarnation, u32),
+    /// Be replaced by the next run, within this grace in milliseconds.
+    Renew(u64),
     /// See [`crate::machine::words::Input`].
     Linked(Linked),
     /// Nothing answers. The run is 0 where an unknown worker was looked for.

@@ -313,7 +313,7 @@ fn a_silent_worker_is_replaced_and_its_neighbour_is_not() {
     world.settle();
     let before = (pid(&world, "a"), pid(&world, "b"));
     world.places.get_mut(&name("a")).unwrap().stopped = true;
-    world.pass(59_000);
+    world.pass(13_000);
     assert_eq!(pid(&world, "a"), before.0);
     world.pass(5_000);
     assert_ne!(pid(&world, "a"), before.0);
@@ -340,6 +340,7 @@ fn our_own_sleep_is_not_held_against_the_workers() {
     world.settle();
     let before = pid(&world, "a");
     world.tick += 10 * 60_000;
+    world.give(Input::Lagged(10 * 60_000 - 1_000));
     world.timeout();
     world.pass(10_000);
     assert_eq!(pid(&world, "a"), before);

@@ -211,7 +211,7 @@ fn a_retry_that_was_on_its_way_when_we_ended_is_told() {
 
 fn progress(world: &mut World, turn: u64, detail: &str) {
     let (agent, attempt) = world.attempt(turn);
-    let progress = Progress { attempt, phase: Phase::Tool, detail: detail.into(), dropped: 0 };
+    let progress = Progress { attempt, phase: Phase::Tool, detail: detail.into(), dropped: 0, for_ms: 0 };
     let incarnation = world.process(&agent).unwrap().incarnation;
     world.give(Input::Said(agent, incarnation, FromWorker::Progress(progress)));
 }
@@ -227,7 +227,7 @@ fn a_long_turn_shows_what_it_does_and_cleans_up() {
     world.pass(2_000);
     let posts = world.arrive();
     assert_eq!((posts.len(), posts[0].kind), (1, PostKind::Status));
-    assert_eq!(posts[0].body, "⏳ running cargo test, 1 s · 5 s in all");
+    assert_eq!(posts[0].body, "⏳ in a tool: cargo test, 1 s · 5 s in all");
     world.pass(20_000);
     assert!((3..=5).contains(&world.edits.len()), "{:?}", world.edits);
     assert!(world.typing >= 5);
@@ -252,7 +252,7 @@ fn nobody_types_for_a_silent_worker_and_the_loop_sleeps() {
     world.write("abot", FRIEND, "work");
     world.settle();
     world.places.get_mut(&name("a")).unwrap().stopped = true;
-    world.pass(30_000);
+    world.pass(14_000);
     assert!(world.typing <= 2, "{}", world.typing);
     assert!(world.machine.deadline().unwrap().0 > world.tick);
 }

@@ -31,6 +31,8 @@ pub struct Ledger {
     pub wanted: BTreeMap<AgentName, bool>,
     pub offsets: BTreeMap<String, i64>,
     pub incarnations: BTreeSet<u64>,
+    pub workers: BTreeMap<AgentName, WorkerRecord>,
+    pub started: BTreeSet<AttemptId>,
     pub events: Vec<Event>,
     last: LastNumbers,
 }
@@ -79,7 +81,10 @@ impl Ledger {
                 turn.end = Some((end, text, at));
             }
             Record::Attempt(new) => self.attempt(new),
-            Record::AttemptStarted(id, _, _) => assert!(self.attempts.contains_key(&id)),
+            Record::AttemptStarted(id, _, _) => {
+                assert!(self.attempts.contains_key(&id));
+                self.started.insert(id);
+            }
             Record::AttemptEnded(end, _) => {
                 let (_, old) = self.attempts.get_mut(&end.attempt).expect("the attempt of an end");
                 assert_eq!(*old, None, "attempt {} ends twice", end.attempt);
@@ -99,6 +104,7 @@ impl Ledger {
                 assert!(self.incarnations.insert(incarnation.0), "run {incarnation} is given twice");
                 self.last.incarnation = self.last.incarnation.max(incarnation.0);
             }
+            Record::Worker(name, worker, _) => drop(self.workers.insert(name, *worker)),
             Record::Event(event) => self.events.push(event),
         }
     }
@@ -158,7 +164,11 @@ impl Ledger {
                 .attempts
                 .iter()
                 .map(|id| &self.attempts[id])
-                .map(|(new, end)| OldAttempt { attempt: new.clone(), outcome: end.as_ref().map(|end| end.outcome) })
+                .map(|(new, end)| OldAttempt {
+                    attempt: new.clone(),
+                    outcome: end.as_ref().map(|end| end.outcome),
+                    started: self.started.contains(&new.id),
+                })
                 .collect(),
         });
         let is_open = |id: Option<TurnId>| id.is_some_and(|id| self.turns[&id].end.is_none());
@@ -178,6 +188,7 @@ impl Ledger {
             threads: self.threads.clone().into_iter().collect(),
             endings: self.endings(),
             down: self.wanted.iter().filter(|(_, up)| !**up).map(|(name, _)| name.clone()).collect(),
+            workers: self.workers.clone().into_iter().collect(),
             offsets: self.offsets.clone().into_iter().collect(),
             stranded: stranded.map(|(id, (new, _))| Stranded { update: *id, from: sender(&new.update) }).collect(),
             seen: self.updates.values().map(|(u, _)| (u.update.bot.clone(), u.update.external)).collect(),

@@ -37,11 +37,15 @@ impl Dice {
 
 const MODES: [QueueMode; 4] = [QueueMode::Steer, QueueMode::Queue, QueueMode::Collect, QueueMode::Interrupt];
 
+/// Days pass from deadline to deadline: a longer timeout makes fewer of them. The default has tests of its own.
+const HEARTBEAT_MS: u64 = 60_000;
+
 fn a_world(dice: &mut Dice) -> World {
     let mut setup = setup();
     for policy in setup.agents.values_mut() {
         policy.queue = *dice.pick(&MODES);
         policy.queue_max = 12;
+        policy.heartbeat_ms = HEARTBEAT_MS;
         policy.max_turns = 1 + u32::try_from(dice.roll(3)).unwrap();
     }
     let mut world = World::asleep(setup);
@@ -204,6 +208,7 @@ fn peace(world: &mut World) {
     world.broken.clear();
     world.starts = true;
     world.setup = Setup { agents: setup().agents, ..world.setup.clone() };
+    world.setup.agents.values_mut().for_each(|policy| policy.heartbeat_ms = HEARTBEAT_MS);
     if world.machine.word() != "staying" {
         for _ in 0..60 {
             world.pass(10_000);

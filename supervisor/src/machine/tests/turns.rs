@@ -1,6 +1,7 @@
 //! A turn's way: accepted, placed, begun, answered; retries, fallbacks, bounds and joins.
 
 use super::world::*;
+use crate::machine::admission::START_HOLDS_MS;
 use crate::machine::nouns::*;
 use crate::machine::setup::{QueueMode, Setup};
 use crate::machine::words::JOINT;
@@ -260,7 +261,7 @@ fn owners_hear_of_the_third_failure_once_and_again_after_a_success() {
 
 #[test]
 fn a_turn_that_nobody_takes_ends_after_a_day() {
-    let mut world = World::new();
+    let mut world = World::with(|setup| setup.agents.get_mut(&name("a")).unwrap().turn_ms = u64::MAX);
     world.send("a", "x", "one");
     world.settle();
     let waits = world.send("a", "x", "two");
@@ -310,4 +311,28 @@ fn bad_requests_are_refused_with_a_reason() {
     let nobody = world.ask(Request::Agents(protocol::control::Verb::Stop, vec![]));
     assert!(matches!(&world.replies[&nobody][..], [Reply::Refused(_)]));
     assert!(world.ledger.turns.is_empty());
+}
+
+#[test]
+fn a_warm_agent_waits_for_no_start_and_a_cold_one_for_one_start_only() {
+    let mut world = World::with(|setup| setup.starts_max = 1);
+    world.send("a", "x", "warm it");
+    world.settle();
+    world.end(1, DONE);
+    world.starts = false;
+    world.send("b", "x", "its start never ends");
+    world.settle();
+    assert!(world.runs(2));
+    world.send("a", "x", "warm");
+    world.settle();
+    assert!(world.runs(3), "Codex runs: nothing is started");
+    world.end(3, failed(FailureClass::ContextOverflow));
+    world.send("a", "x", "cold");
+    world.settle();
+    assert!(!world.runs(4), "Codex may have died of the failure");
+    world.pass(START_HOLDS_MS);
+    assert!(world.runs(4));
+    world.send("b", "y", "again");
+    world.settle();
+    assert!(world.runs(5), "its start is slow: it holds no place and waits for none");
 }

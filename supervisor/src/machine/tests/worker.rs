@@ -17,9 +17,12 @@ pub struct Live {
 
 /// A worker's process.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts: each may hold with any other")]
 pub struct Process {
     pub incarnation: Incarnation,
     pub pid: u32,
+    pub nonce: u64,
+    pub outdated: bool,
     pub session: bool,
     pub draining: bool,
     /// It has read the journal.
@@ -70,7 +73,7 @@ impl Place {
         for end in ended {
             self.tell(FromWorker::Finished(end));
         }
-        self.tell(FromWorker::Ready(Ready { running, isolation: Isolation::Namespace }));
+        self.tell(FromWorker::Ready(Ready { running, isolation: Isolation::Namespace, bounds: Vec::new() }));
     }
 
     pub fn take(&mut self, word: ToWorker) {
@@ -91,6 +94,7 @@ impl Place {
                 let taken = live && self.takes_steers;
                 self.tell(FromWorker::Steered(Steered { attempt: steer.attempt, turn: steer.turn, taken }));
             }
+            ToWorker::Ping(nonce) => self.tell(FromWorker::Pong(nonce)),
             ToWorker::Interrupt(interrupt) => {
                 assert_eq!(interrupt.reason, InterruptReason::Asked);
                 let turns = self.process.as_mut().map(|p| &mut p.turns);
@@ -173,7 +177,7 @@ impl Place {
     }
 
     pub fn reading(&self) -> Reading {
-        Reading { open: self.journal.clone(), whole_bytes: 0, torn_bytes: 0 }
+        Reading { open: self.journal.clone(), ..Reading::default() }
     }
 
     pub fn running(&self) -> Vec<(AttemptId, TurnId)> {

@@ -27,6 +27,8 @@ pub enum Word {
     /// A sweep looks.
     Sweep(AgentName, Incarnation),
     Recall(Asker),
+    /// A silent worker's socket is read out.
+    ReadOut(AgentName, Incarnation),
 }
 
 pub struct Group {
@@ -70,6 +72,25 @@ pub fn route(runtime: Runtime, model: &str) -> Route {
     Route { runtime, provider: "openai".into(), model: model.into() }
 }
 
+/// The process of a number: nobody reuses one here.
+pub fn identity(pid: u32) -> Identity {
+    Identity { boot: 1, pid, inode: u64::from(pid), started: 1 }
+}
+
+/// What a living worker says of itself.
+pub fn linked(process: &Process) -> Linked {
+    Linked {
+        incarnation: process.incarnation,
+        pid: process.pid,
+        accord: Accord::Full,
+        nonce: process.nonce,
+        identity: identity(process.pid),
+        protocol: 1,
+        build: "now".into(),
+        outdated: process.outdated,
+    }
+}
+
 /// Two agents with a bot each.
 pub fn setup() -> Setup {
     let policy = Policy {
@@ -78,6 +99,8 @@ pub fn setup() -> Setup {
         queue_max: 4,
         queue: QueueMode::Queue,
         stop_grace_ms: 5_000,
+        turn_ms: 3_600_000,
+        heartbeat_ms: 15_000,
         served: 0,
     };
     let bot = |agent| BotPolicy { agent: name(agent), allow: [FRIEND].into(), owners: [OWNER].into(), heard: 0 };
@@ -173,7 +196,7 @@ impl World {
 
     fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Record(_) | Effect::Look(..) | Effect::Configure(_) | Effect::Reload(_) => {}
+            Effect::Record(_) | Effect::Look(..) | Effect::Configure(_) | Effect::Reload(_) | Effect::Upgrade(..) => {}
             Effect::Receipt(receipt) => {
                 let at = self.receipts.remove(&receipt).expect("a receipt that is awaited");
                 let update = &self.channel[at].0;
@@ -187,8 +210,9 @@ impl World {
             }
             Effect::Reply(caller, reply) => self.reply(caller, reply),
             Effect::Recall(asker) => self.words.push_back(Word::Recall(asker)),
-            Effect::Spawn(agent, incarnation) => self.spawn(&agent, incarnation),
+            Effect::Spawn(agent, incarnation, nonce) => self.spawn(&agent, incarnation, nonce),
             Effect::Dial(agent, incarnation) => self.words.push_back(Word::Dialled(agent, incarnation)),
+            Effect::ReadOut(agent, incarnation) => self.words.push_back(Word::ReadOut(agent, incarnation)),
             Effect::Sweep(agent, incarnation) => self.words.push_back(Word::Sweep(agent, incarnation)),
             Effect::Tell(agent, word) => {
                 if let ToWorker::Begin(begin) = &word {
@@ -216,6 +240,16 @@ impl World {
             }
             Effect::EditStatus { text, .. } => self.edits.push(text),
             Effect::Typing(_) => self.typing += 1,
+            Effect::Host(caller, guests) => {
+                let policy = self.setup.agents[&name("a")].clone();
+                let policies = guests.agents.into_iter().map(|guest| (guest.agent, policy.clone())).collect();
+                self.words.push_back(Word::Input(Input::Hosted(caller, policies)));
+            }
+            Effect::Clear(agent) => {
+                let place = self.places.remove(&agent).expect("a guest's folder");
+                assert!(place.process.is_none(), "{agent} is cleared while it runs");
+                self.words.push_back(Word::Input(Input::Cleared(agent)));
+            }
             Effect::Exit => self.gone = true,
         }
     }
@@ -232,7 +266,7 @@ impl World {
         said.push(reply);
     }
 
-    fn spawn(&mut self, agent: &AgentName, incarnation: Incarnation) {
+    fn spawn(&mut self, agent: &AgentName, incarnation: Incarnation, nonce: u64) {
         assert!(self.ledger.incarnations.contains(&incarnation.0), "{incarnation} runs and is not recorded");
         if self.broken.contains(agent) {
             let why = "no such program".to_owned();
@@ -244,13 +278,15 @@ impl World {
         place.process = Some(Process {
             incarnation,
             pid: self.pids,
+            nonce,
+            outdated: false,
             session: false,
             draining: false,
             knows: false,
             turns: BTreeMap::new(),
         });
         place.stopped = false;
-        self.words.push_back(Word::Input(Input::Spawned(agent.clone(), incarnation, self.pids)));
+        self.words.push_back(Word::Input(Input::Spawned(agent.clone(), incarnation, identity(self.pids))));
         self.words.push_back(Word::Dialled(agent.clone(), incarnation));
     }
 
@@ -299,11 +335,10 @@ impl World {
             Word::Dialled(agent, asked) => {
                 let place = self.places.entry(agent.clone()).or_default();
                 let fits = |p: &&Process| asked.0 == 0 || p.incarnation == asked;
-                let found =
-                    place.process.as_ref().filter(fits).map(|p| (p.incarnation, p.pid)).filter(|_| !place.stopped);
-                if let Some((incarnation, pid)) = found {
+                let found = place.process.as_ref().filter(fits).map(linked).filter(|_| !place.stopped);
+                if let Some(linked) = found {
                     place.link();
-                    self.give(Input::Linked(agent, Linked { incarnation, pid, accord: Accord::Full }));
+                    self.give(Input::Linked(agent, linked));
                 } else {
                     self.give(Input::LinkFailed(agent, asked, "nobody answers".into()));
                 }
@@ -314,6 +349,16 @@ impl World {
                 let journal = (!held).then(|| place.reading());
                 let swept = Swept { ended: 0, left: u32::from(held), journal };
                 self.give(Input::Swept(agent, incarnation, swept));
+            }
+            Word::ReadOut(agent, incarnation) => {
+                // What it said before it was stopped is read before the answer.
+                while self.process(&agent).is_some_and(|p| p.incarnation == incarnation && p.session) {
+                    let Some(word) = self.places.get_mut(&agent).and_then(|place| place.said.pop_front()) else {
+                        break;
+                    };
+                    self.give(Input::Said(agent.clone(), incarnation, word));
+                }
+                self.give(Input::ReadOut(agent, incarnation));
             }
             Word::Recall(asker) => {
                 let found = match &asker {
@@ -529,10 +574,16 @@ impl World {
 
     /// What must hold after every input.
     pub fn check(&self, after: &dyn std::fmt::Debug) {
-        let machine = &self.machine;
-        if machine.going == Going::Gone {
+        if self.machine.going == Going::Gone {
             return;
         }
+        self.check_turns(after);
+        self.check_agents(after);
+        self.check_callers(after);
+    }
+
+    fn check_turns(&self, after: &dyn std::fmt::Debug) {
+        let machine = &self.machine;
         for (id, turn) in &machine.turns {
             let agent = &turn.new.conversation.agent;
             let agent = machine.agents.get(agent).unwrap_or_else(|| panic!("turn {id} is nobody's after {after:?}"));
@@ -555,7 +606,7 @@ impl World {
                 Stage::Queued => {}
             }
             if !matches!(turn.stage, Stage::Running { .. }) {
-                assert!(machine.turn_deadline().is_some());
+                assert!(machine.turn_deadline(&turn.new.conversation.agent).is_some());
             }
         }
         for (attempt, id) in &machine.attempts {
@@ -565,7 +616,14 @@ impl World {
                 "{attempt} after {after:?}"
             );
         }
+    }
+
+    fn check_agents(&self, after: &dyn std::fmt::Debug) {
+        let machine = &self.machine;
         for (name, agent) in &machine.agents {
+            // What is kept up agent by agent is what a look at it finds.
+            assert_eq!(machine.overview.row(name), machine.row(name), "{name} after {after:?}");
+            assert_eq!(machine.admission.demand(name), machine.demand(name), "{name} after {after:?}");
             for (lane, turns) in &agent.lanes {
                 assert!(!turns.is_empty(), "lane {lane} of {name} is empty after {after:?}");
                 assert!(turns.iter().all(|id| machine.turns.contains_key(id)), "{lane} of {name} after {after:?}");
@@ -578,6 +636,10 @@ impl World {
                 assert!(agent.lanes.is_empty(), "turns wait for {name}, which has failed, after {after:?}");
             }
         }
+    }
+
+    fn check_callers(&self, after: &dyn std::fmt::Debug) {
+        let machine = &self.machine;
         for (caller, waits) in &machine.callers {
             match waits {
                 Caller::Turn(id) => {
@@ -592,6 +654,11 @@ impl World {
                     }
                 }
                 Caller::Shutdown => assert_eq!(machine.going, Going::Ending),
+                Caller::Guests => {}
+                Caller::Ping(name) => {
+                    let agent = machine.agents.get(name);
+                    assert!(agent.is_some_and(|agent| agent.life.process().is_some()), "{caller:?} after {after:?}");
+                }
             }
         }
     }

@@ -2,7 +2,9 @@
 
 use super::super::recall::{ENDINGS_MAX, SEEN_BELOW_OFFSET, SEEN_WITHIN_MS};
 use super::*;
-use crate::machine::nouns::{LastNumbers, OldAttempt, OpenPost, OpenTurn, PostState, TurnEnd, UpdateEnd};
+use crate::machine::nouns::{
+    Identity, LastNumbers, OldAttempt, OpenPost, OpenTurn, PostState, TurnEnd, UpdateEnd, WorkerRecord,
+};
 use crate::machine::words::JOINT;
 use proptest::prelude::*;
 use protocol::{FailureClass, Finished, Outcome};
@@ -40,6 +42,7 @@ struct Model {
     threads: BTreeMap<Conversation, String>,
     wanted: BTreeMap<AgentName, bool>,
     offsets: BTreeMap<String, i64>,
+    workers: BTreeMap<AgentName, WorkerRecord>,
 }
 
 fn pick<T>(from: &[T], which: usize) -> Option<&T> {
@@ -98,7 +101,19 @@ impl Model {
             _ => {
                 self.last.incarnation += 1;
                 let name = agent(AGENTS[step.which % 3]);
-                vec![Record::Incarnation(name, Incarnation(self.last.incarnation), Self::at(step))]
+                let incarnation = Incarnation(self.last.incarnation);
+                let odd = |n: u64| step.value.is_multiple_of(n);
+                let process =
+                    Identity { boot: u128::MAX - u128::from(step.value), pid: 7, inode: u64::MAX, started: 9 };
+                let worker = WorkerRecord {
+                    incarnation,
+                    nonce: step.value + 1,
+                    identity: (!odd(2)).then_some(process),
+                    release: (!odd(3)).then(|| (2, "0.2.0".to_owned())),
+                };
+                self.workers.insert(name.clone(), worker.clone());
+                let at = Self::at(step);
+                vec![Record::Incarnation(name.clone(), incarnation, at), Record::Worker(name, Box::new(worker), at)]
             }
         }
     }
@@ -156,8 +171,13 @@ impl Model {
             new.route.runtime = Runtime::Codex;
             new.thread = None;
         }
-        self.turns[at].0.attempts.push(OldAttempt { attempt: new.clone(), outcome: None });
-        vec![Record::Attempt(new.clone()), Record::AttemptStarted(new.id, "t".into(), NOW)]
+        let started = !step.value.is_multiple_of(3);
+        self.turns[at].0.attempts.push(OldAttempt { attempt: new.clone(), outcome: None, started });
+        let mut records = vec![Record::Attempt(new.clone())];
+        if started {
+            records.push(Record::AttemptStarted(new.id, "t".into(), NOW));
+        }
+        records
     }
 
     fn outcome(step: &Step) -> Outcome {
@@ -269,6 +289,7 @@ impl Model {
             endings: self.endings(),
             down: self.wanted.iter().filter(|(_, up)| !**up).map(|(name, _)| name.clone()).collect(),
             offsets: self.offsets.clone().into_iter().collect(),
+            workers: self.workers.clone().into_iter().collect(),
             seen: seen.map(|(key, _)| key.clone()).collect(),
             turns: open,
             // Every update of this model brings a turn.

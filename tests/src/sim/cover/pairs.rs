@@ -6,16 +6,19 @@ pub(super) const LIFE: [&str; 12] = [
     "failed",
 ];
 /// What happens to one.
-pub(super) const LIFE_INPUTS: [&str; 16] = [
+pub(super) const LIFE_INPUTS: [&str; 19] = [
     "start",
     "stop",
     "restart",
     "kill",
     "spawned",
     "spawn failed",
+    "found",
     "linked",
+    "impostor",
     "link failed",
     "link lost",
+    "read out",
     "ready",
     "leaving",
     "exited",
@@ -27,7 +30,7 @@ pub(super) const LIFE_INPUTS: [&str; 16] = [
 /// States of a turn in a worker.
 pub(super) const TURN: [&str; 5] = ["waiting", "opening", "running", "stopping", "proving"];
 /// What happens to one.
-pub(super) const TURN_INPUTS: [&str; 16] = [
+pub(super) const TURN_INPUTS: [&str; 18] = [
     "begin",
     "steer",
     "interrupt",
@@ -43,10 +46,12 @@ pub(super) const TURN_INPUTS: [&str; 16] = [
     "exited",
     "spawn failed",
     "rollout read",
+    "looked",
+    "measured",
     "timeout",
 ];
 /// Inputs of the supervisor's machine.
-pub(super) const INPUTS: [&str; 24] = [
+pub(super) const INPUTS: [&str; 29] = [
     "update",
     "polling",
     "delivered",
@@ -69,11 +74,24 @@ pub(super) const INPUTS: [&str; 24] = [
     "shut down",
     "ledger stuck",
     "ledger well",
+    "found",
+    "read out",
+    "lagged",
+    "hosted",
+    "cleared",
     "timeout",
     "old news",
 ];
 /// Faults that are played.
-pub(super) const FAULTS: [&str; 60] = [
+pub(super) const FAULTS: [&str; 68] = [
+    "Codex takes too much memory",
+    "a SIGSTOP of the supervisor",
+    "a folder that is too large",
+    "a fork bomb",
+    "a worker says another nonce",
+    "a worker that no record names",
+    "an upgrade to another build",
+    "no room for a turn",
     "Codex asks for an approval",
     "Codex cannot be started",
     "Codex dies",
@@ -156,6 +174,7 @@ pub(super) const UNREACHABLE: &[Row] = &[
     ("worker's life", &["down", "up", "failed"], &["timeout"], "nothing is awaited of it, so nothing is due"),
     ("worker's life", &["found", "up", "draining"], &["spawned"], "a process is known before it can be dialled"),
     ("worker's life", &["found", "up", "draining"], &["spawn failed"], "what does not start has no session"),
+    ("input", &["hosted", "cleared"], &["*"], "nobody asks for guests here: they are agents as any other"),
     ("turn", &["*"], &["acked"], "only an outcome is acknowledged, and its turn is over"),
     ("turn", &["waiting", "opening"], &["steer"], "a text is offered only to a turn that Codex has started"),
     (

@@ -3,7 +3,7 @@
 use protocol::control::{Request, Verb};
 use protocol::{AgentName, FailureClass, FromWorker, Outcome};
 use supervisor::machine::lifecycle::State;
-use supervisor::machine::words::Input;
+use supervisor::machine::words::{Input, Linked};
 use worker::machine::io::Input as WorkerInput;
 use worker::machine::probe::Standing;
 
@@ -27,13 +27,22 @@ fn life_word(state: &State) -> &'static str {
     }
 }
 
+/// What is asked about an agent's worker before an input.
+pub(crate) struct Looks<'a> {
+    /// Something was due of it.
+    pub(crate) late: &'a dyn Fn(&AgentName) -> bool,
+    /// It has been silent for too long.
+    pub(crate) silent: &'a dyn Fn(&AgentName) -> bool,
+    /// The one that answers is not the one of the record.
+    pub(crate) strange: &'a dyn Fn(&AgentName, &Linked) -> bool,
+}
+
 /// The states that an input meets, with its word.
 pub(crate) fn life_pairs(
     input: &Input,
     states: &[(&AgentName, State)],
     old: bool,
-    late: &dyn Fn(&AgentName) -> bool,
-    silent: &dyn Fn(&AgentName) -> bool,
+    looks: &Looks<'_>,
 ) -> Vec<(&'static str, &'static str)> {
     let of = |agent: &AgentName, word| {
         let state = states.iter().find(|(name, _)| *name == agent);
@@ -42,7 +51,10 @@ pub(crate) fn life_pairs(
     let one = match input {
         Input::Spawned(agent, ..) => of(agent, "spawned"),
         Input::SpawnFailed(agent, ..) => of(agent, "spawn failed"),
+        Input::Linked(agent, linked) if (looks.strange)(agent, linked) => of(agent, "impostor"),
         Input::Linked(agent, _) => of(agent, "linked"),
+        Input::Found(agent, ..) => of(agent, "found"),
+        Input::ReadOut(agent, _) => of(agent, "read out"),
         Input::LinkFailed(agent, ..) => of(agent, "link failed"),
         Input::LinkLost(agent, ..) => of(agent, "link lost"),
         Input::Said(agent, _, FromWorker::Ready(_)) => of(agent, "ready"),
@@ -62,8 +74,8 @@ pub(crate) fn life_pairs(
             return names.iter().filter_map(|agent| of(agent, word)).collect();
         }
         Input::Timeout => {
-            let late = states.iter().filter(|(agent, _)| late(agent)).map(|(_, state)| (life_word(state), "timeout"));
-            let silent = states.iter().filter(|(agent, _)| silent(agent));
+            let late = states.iter().filter(|(agent, _)| (looks.late)(agent)).map(|(_, state)| (life_word(state), "timeout"));
+            let silent = states.iter().filter(|(agent, _)| (looks.silent)(agent));
             return late.chain(silent.map(|(_, state)| (life_word(state), "silence"))).collect();
         }
         _ => None,
@@ -98,8 +110,13 @@ pub(crate) fn input_word(input: &Input) -> &'static str {
         Input::Leave => "leave",
         Input::ShutDown => "shut down",
         Input::LedgerStuck(_) => "ledger stuck",
-        // An input that is to come is no row of the table, and so asks to be named.
-        _ => "another",
+        Input::Found(..) => "found",
+        Input::ReadOut(..) => "read out",
+        Input::Lagged(_) => "lagged",
+        Input::Hosted(..) => "hosted",
+        Input::Cleared(_) => "cleared",
+        // Named above.
+        Input::Timeout | Input::LedgerWell => "another",
     }
 }
 
@@ -114,6 +131,7 @@ pub(super) fn concerns(input: &WorkerInput, standing: &Standing) -> bool {
         | WorkerInput::LineTooLong(child, _)
         | WorkerInput::Exited(child, _)
         | WorkerInput::SpawnFailed(child, _) => standing.child.is_none_or(|its| its == *child),
+        WorkerInput::Looked(child, _) => standing.child == Some(*child),
         _ => true,
     }
 }
@@ -136,6 +154,8 @@ pub(super) fn turn_input(input: &WorkerInput) -> Option<&'static str> {
         WorkerInput::Exited(..) => "exited",
         WorkerInput::SpawnFailed(..) => "spawn failed",
         WorkerInput::RolloutRead(..) => "rollout read",
+        WorkerInput::Looked(..) => "looked",
+        WorkerInput::Measured(_) => "measured",
         WorkerInput::Timeout => "timeout",
         _ => return None,
     })

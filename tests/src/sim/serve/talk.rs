@@ -2,9 +2,9 @@
 
 use crate::sim::link::Side;
 use crate::sim::world::World;
-use protocol::hello::{Accord, Hello, Role};
-use protocol::to_worker::Configure;
-use protocol::{AgentName, FromWorker, Incarnation, ToWorker};
+use protocol::hello::Accord;
+use protocol::to_worker::{Begin, Configure};
+use protocol::{AgentName, FailureClass, Finished, FromWorker, Incarnation, Outcome, ToWorker};
 use worker::machine::io::Input;
 
 impl World {
@@ -12,9 +12,7 @@ impl World {
     pub(crate) fn worker_hears(&mut self, agent: &AgentName, incarnation: Incarnation, link: u64, message: ToWorker) {
         let Some(process) = self.process(agent, incarnation) else { return };
         if let ToWorker::Hello(theirs) = message {
-            let protocol = process.protocol;
-            let ours = Hello { protocol, ..Hello::new(Role::Worker, agent.clone(), incarnation) };
-            let accord = ours.meet(&theirs).expect("our supervisor");
+            let accord = process.hello(agent).meet(&theirs).expect("our supervisor");
             return self.up(agent, incarnation, link, accord);
         }
         if process.session.is_none_or(|(session, _)| session != link) {
@@ -28,6 +26,10 @@ impl World {
             ToWorker::Drain => Input::Drain,
             ToWorker::Configure(configure) => return self.configured(agent, incarnation, configure),
             ToWorker::Begin(begin) => {
+                let known = process.machine.knows(begin.attempt);
+                if self.places[agent].disk.full && !known {
+                    return self.refuse_for_room(agent, incarnation, &begin);
+                }
                 let wall_ms = self.now().wall;
                 let place = &self.places[agent];
                 let rollout_bytes = begin.thread.as_deref().map_or(0, |thread| place.disk.size(thread));
@@ -44,6 +46,7 @@ impl World {
             }
             ToWorker::Interrupt(interrupt) => Input::Interrupt(interrupt.attempt, interrupt.reason),
             ToWorker::Kill => Input::Terminate,
+            ToWorker::Ping(nonce) => return self.say(agent, incarnation, FromWorker::Pong(nonce)),
             ToWorker::Hello(_) => return,
         };
         self.take(agent, incarnation, input);
@@ -75,6 +78,19 @@ impl World {
         for news in std::mem::take(&mut process.waiting) {
             self.say(agent, incarnation, news);
         }
+        let Some(process) = self.process(agent, incarnation) else { return };
+        for progress in process.latest.clone().into_values() {
+            self.say(agent, incarnation, FromWorker::Progress(progress));
+        }
+    }
+
+    /// Nothing is begun that could not be journaled, and nothing of this is either.
+    fn refuse_for_room(&mut self, agent: &AgentName, incarnation: Incarnation, begin: &Begin) {
+        self.cover.fault("no room for a turn");
+        let class = Outcome::Failed(FailureClass::DiskFull);
+        let mut end = Finished::new(begin.attempt, begin.turn, class);
+        end.replay_safe = true;
+        self.say(agent, incarnation, FromWorker::Finished(Box::new(end)));
     }
 
     pub(super) fn unlink(&mut self, agent: &AgentName, incarnation: Incarnation) {

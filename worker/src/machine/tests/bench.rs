@@ -1,8 +1,8 @@
 //! A machine with a clock that the test turns, and what it wanted done since the last look.
 
 use crate::machine::Machine;
-use crate::machine::io::{ChildId, ChildSpec, Effect, Exit, Input, Tick};
-use protocol::from_worker::{Isolation, Steered};
+use crate::machine::io::{ChildId, ChildSpec, Effect, Exit, Input, Load, Tick, Vitals};
+use protocol::from_worker::{Isolation, Phase, Steered};
 use protocol::journal::Record;
 use protocol::to_worker::{Approval, Auth, Begin, Clocks, Configure, Home, Limits, Provider, Reviewer, Sandbox};
 use protocol::{AttemptId, FailureClass, Finished, FromWorker, Outcome, Route, Runtime, Text, TurnId};
@@ -18,6 +18,7 @@ pub(super) const CLOCKS: Clocks = Clocks {
     idle_after_ms: 100_000,
     orphan_after_ms: 900_000,
     stop_grace_ms: 2000,
+    heartbeat_ms: 15_000,
 };
 
 pub(super) fn configure() -> Configure {
@@ -59,12 +60,23 @@ pub(super) struct Bench {
     pub(super) machine: Machine,
     pub(super) now: u64,
     pub(super) effects: Vec<Effect>,
+    /// What a look shows; looks are answered at once, as the driver does it.
+    pub(super) vitals: Vitals,
+    /// What is used up between two looks.
+    pub(super) work: Vitals,
+    pub(super) looks: u32,
 }
 
 impl Bench {
+    /// A machine as it comes into the world.
+    pub(super) fn of(machine: Machine) -> Self {
+        let (vitals, work) = (Vitals::default(), Vitals::default());
+        Self { machine, now: 0, effects: Vec::new(), vitals, work, looks: 0 }
+    }
+
     /// Linked and configured; what that caused is not kept.
     pub(super) fn new() -> Self {
-        let mut bench = Self { machine: Machine::new(7), now: 0, effects: Vec::new() };
+        let mut bench = Self::of(Machine::new(7));
         bench.machine.set_isolation(Isolation::Namespace);
         bench.give(Input::LinkUp);
         bench.give(Input::Configured(Box::new(configure())));
@@ -74,6 +86,40 @@ impl Bench {
 
     pub(super) fn give(&mut self, input: Input) {
         self.machine.handle(Tick(self.now), input, &mut self.effects);
+        let mut looks = Vec::new();
+        self.effects.retain(|effect| {
+            if let Effect::Look(child, _) = effect {
+                looks.push(*child);
+                false
+            } else {
+                true
+            }
+        });
+        for child in looks {
+            self.looks += 1;
+            self.vitals.own = self.vitals.own.and(self.work.own);
+            self.vitals.received_bytes += self.work.received_bytes;
+            for (thread, load) in &self.work.tools {
+                let sum = self.vitals.tools.entry(thread.clone()).or_default();
+                *sum = sum.and(*load);
+            }
+            for (thread, more) in &self.work.rollouts {
+                self.vitals.rollouts.entry(thread.clone()).or_default().bytes += more.bytes;
+            }
+            let vitals = Box::new(self.vitals.clone());
+            self.machine.handle(Tick(self.now), Input::Looked(child, vitals), &mut self.effects);
+        }
+    }
+
+    /// A tool of this thread has a process, which may do nothing.
+    pub(super) fn tool_lives(&mut self, thread: &str) {
+        self.vitals.tools.insert(thread.to_owned(), Load { processes: 1, ..Load::default() });
+    }
+
+    /// The phase that was shown last, and for how long it had been so.
+    pub(super) fn phase(&self) -> Option<(Phase, u64)> {
+        let mut shown = self.told().into_iter().rev();
+        shown.find_map(|m| if let FromWorker::Progress(p) = m { Some((p.phase, p.for_ms)) } else { None })
     }
 
     pub(super) fn begin(&mut self, attempt: u64, runtime: Runtime, thread: Option<&str>) {
@@ -87,6 +133,7 @@ impl Bench {
             thread: thread.map(str::to_owned),
             prompt: Text::Inline("hi".into()),
             route,
+            begun: false,
         };
         self.give(Input::Begin { begin: Box::new(begin), prompt: "hi".into(), rollout_bytes: 77, wall_ms: 0 });
     }

@@ -266,6 +266,7 @@ fn a_running_tool_is_no_silence_but_the_turn_has_its_end() {
     let item = json!({"id": "1", "type": "command_execution", "command": "sleep 9999"});
     bench.line(child, &json!({"type": "item.started", "item": item}));
     bench.look();
+    bench.tool_lives("any");
     bench.pass(CLOCKS.turn_ms - 1);
     assert!(!bench.has(|e| *e == Effect::End(child)));
     bench.pass(1);
@@ -324,6 +325,7 @@ fn a_usage_limit_in_prose_tells_its_reset() {
         thread: None,
         prompt: protocol::Text::empty(),
         route: route(Runtime::CodexCli, "mock"),
+        begun: false,
     };
     bench.give(Input::Begin { begin: Box::new(begin), prompt: "x".into(), rollout_bytes: 0, wall_ms: begin_wall });
     let (child, _) = bench.spawned();

@@ -41,7 +41,7 @@ fn a_long_answer_is_finished_again_at_a_new_link() {
 
 #[test]
 fn ready_is_told_when_linked_and_configured_and_again_after_a_reload() {
-    let mut bench = Bench { machine: Machine::new(0), now: 0, effects: Vec::new() };
+    let mut bench = Bench::of(Machine::new(0));
     bench.machine.set_isolation(Isolation::BestEffort);
     let ready = |bench: &Bench| {
         bench
@@ -87,7 +87,7 @@ fn standing(attempt: u64, prompted: bool, thread: Option<&str>) -> Standing {
 
 #[test]
 fn what_an_earlier_incarnation_left_is_told() {
-    let mut bench = Bench { machine: Machine::new(0), now: 0, effects: Vec::new() };
+    let mut bench = Bench::of(Machine::new(0));
     let mut ended = standing(4, true, None);
     ended.ended = Some(Box::new(Finished::new(AttemptId(4), TurnId(4), Outcome::Completed)));
     let standings = vec![standing(1, false, None), standing(2, true, None), standing(3, true, Some(THREAD)), ended];
@@ -173,6 +173,7 @@ fn an_orphan_leaves_but_never_in_the_middle_of_a_turn() {
         "u1",
         json!({"item": {"type": "commandExecution", "id": "c", "command": "x"}}),
     );
+    bench.tool_lives(THREAD);
     bench.pass(CLOCKS.turn_ms - 1);
     bench.look();
     bench.app_end(child, "completed");

@@ -2,7 +2,7 @@
 
 use super::bench::{CLOCKS, THREAD, configure, route};
 use crate::machine::Machine;
-use crate::machine::io::{ChildId, Effect, Exit, Input, Rollout, SpawnFailure, Tick};
+use crate::machine::io::{ChildId, Effect, Exit, Input, Load, Rollout, SpawnFailure, Tick, Vitals, Written};
 use proptest::prelude::*;
 use protocol::journal::Record;
 use protocol::to_worker::{Begin, InterruptReason};
@@ -60,6 +60,13 @@ enum Step {
         network: bool,
     },
     Link(bool),
+    /// Answer a look: the tree worked, a tool lives, the rollout grew.
+    Look {
+        worked: u64,
+        tool: bool,
+        written: u64,
+        stopped: bool,
+    },
     Timeout,
     Pass(u64),
     Drain,
@@ -83,6 +90,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (attempt(), any::<bool>()).prop_map(|(attempt, only_words)| Step::Rollout { attempt, only_words }),
         1 => any::<bool>().prop_map(|network| Step::Reconfigure { network }),
         1 => any::<bool>().prop_map(Step::Link),
+        3 => (0_u64..3, any::<bool>(), 0_u64..3, any::<bool>())
+            .prop_map(|(worked, tool, written, stopped)| Step::Look { worked, tool, written, stopped }),
         3 => Just(Step::Timeout),
         2 => (0_u64..40_000).prop_map(Step::Pass),
         1 => prop::bool::weighted(0.1).prop_map(|now| if now { Step::Drain } else { Step::Timeout }),
@@ -158,6 +167,8 @@ struct World {
     steered: u64,
     steers: Vec<TurnId>,
     prompted: BTreeSet<AttemptId>,
+    /// Looks that are not answered.
+    looks: Vec<(ChildId, Vec<String>)>,
     left: bool,
 }
 
@@ -189,7 +200,10 @@ impl World {
                 }
             }
             Effect::Tell(FromWorker::Steered(steered)) => self.steers.push(steered.turn),
+            Effect::Look(child, threads) => self.looks.push((child, threads)),
             Effect::Leave => assert!(!std::mem::replace(&mut self.left, true), "it left twice"),
+            // No limit is configured here.
+            Effect::Measure | Effect::LookAtDisk | Effect::PruneLogs => panic!("a look for nothing"),
             Effect::Journal(_) | Effect::End(_) | Effect::Kill(_) | Effect::ReadRollout { .. } | Effect::Tell(_) => {}
         }
     }
@@ -264,24 +278,42 @@ impl World {
         json!({"method": method, "params": params}).to_string()
     }
 
+    fn begin(&self, attempt: u64, exec: bool, thread: u8, provider: bool) -> Option<Input> {
+        let runtime = if exec { Runtime::CodexCli } else { Runtime::Codex };
+        let begin = Begin {
+            attempt: AttemptId(attempt),
+            turn: TurnId(attempt),
+            thread: [None, Some(THREAD), Some("01a1fbcc-5161-7371-bb43-000000000002"), Some("t2")][usize::from(thread)]
+                .map(str::to_owned),
+            prompt: Text::empty(),
+            route: route(runtime, if provider { "mock" } else { "other" }),
+            begun: false,
+        };
+        // A name that the ledger has an outcome of is not used again.
+        if self.finished.contains_key(&begin.attempt) {
+            return None;
+        }
+        Some(Input::Begin { begin: Box::new(begin), prompt: "p".into(), rollout_bytes: 1, wall_ms: 1 })
+    }
+
+    fn looked(&mut self, worked: u64, tool: bool, written: u64, stopped: bool) -> Option<Input> {
+        let (child, threads) = self.looks.pop()?;
+        let load = Load { cpu_ms: worked * 100, io_bytes: 0, processes: u32::from(tool) };
+        let files = threads.iter().map(|thread| (thread.clone(), Written { bytes: written, at_ms: 0 }));
+        let vitals = Vitals {
+            tools: threads.first().map(|thread| (thread.clone(), load)).into_iter().collect(),
+            rollouts: files.collect(),
+            stopped,
+            ..Vitals::default()
+        };
+        Some(Input::Looked(child, Box::new(vitals)))
+    }
+
     fn play(&mut self, machine: &mut Machine, step: Step) {
         let input = match step {
             Step::Begin { attempt, exec, thread, provider } => {
-                let runtime = if exec { Runtime::CodexCli } else { Runtime::Codex };
-                let begin = Begin {
-                    attempt: AttemptId(attempt),
-                    turn: TurnId(attempt),
-                    thread: [None, Some(THREAD), Some("01a1fbcc-5161-7371-bb43-000000000002"), Some("t2")]
-                        [usize::from(thread)]
-                    .map(str::to_owned),
-                    prompt: Text::empty(),
-                    route: route(runtime, if provider { "mock" } else { "other" }),
-                };
-                // A name that the ledger has an outcome of is not used again.
-                if self.finished.contains_key(&begin.attempt) {
-                    return;
-                }
-                Input::Begin { begin: Box::new(begin), prompt: "p".into(), rollout_bytes: 1, wall_ms: 1 }
+                let Some(input) = self.begin(attempt, exec, thread, provider) else { return };
+                input
             }
             Step::Steer { attempt } => {
                 self.steered += 1;
@@ -323,6 +355,10 @@ impl World {
             }
             Step::Link(true) => Input::LinkUp,
             Step::Link(false) => Input::LinkDown,
+            Step::Look { worked, tool, written, stopped } => {
+                let Some(input) = self.looked(worked, tool, written, stopped) else { return };
+                input
+            }
             Step::Timeout => {
                 self.now = machine.deadline().map_or(self.now, |(by, _)| by.0.max(self.now));
                 Input::Timeout
