@@ -92,7 +92,9 @@ impl World {
 
     /// Wants every agent up, once of each supervisor that stays; whether one stays.
     fn want_all(&mut self, wanted: &mut Option<u64>) -> bool {
-        let staying = self.host.machine.as_ref().is_some_and(|machine| machine.word() == "staying");
+        // An order that waited for it comes first.
+        let on_time = !self.host.is_behind();
+        let staying = on_time && self.host.machine.as_ref().is_some_and(|machine| machine.word() == "staying");
         if staying && *wanted != Some(self.host.life) {
             *wanted = Some(self.host.life);
             for agent in NAMES {

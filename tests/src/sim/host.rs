@@ -103,6 +103,11 @@ impl Host {
         self.pulse.is_stopped()
     }
 
+    /// Whether it has not taken up everything that waited for it.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.pulse.is_behind()
+    }
+
     pub(crate) fn is_idle(&self) -> bool {
         self.pending.is_empty() && self.machine.as_ref().is_some_and(Machine::is_quiet)
     }

@@ -161,7 +161,9 @@ impl World {
         self.outside.callers.insert(caller, Caller { asked: format!("{request:?}"), told: false, over: false });
         let life = self.host.life;
         self.give(Input::Asked(caller, request));
-        let answered = self.host.life != life || self.host.is_stopped() || self.outside.callers.get(&caller).is_none_or(|caller| caller.told);
+        let answered = self.host.life != life
+            || self.host.is_stopped()
+            || self.outside.callers.get(&caller).is_none_or(|caller| caller.told);
         assert!(!at_once || answered, "{caller:?} waits for an answer from memory");
     }
 

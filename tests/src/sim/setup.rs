@@ -23,7 +23,7 @@ pub(crate) const CLOCKS: Clocks = Clocks {
     idle_after_ms: 15_000,
     orphan_after_ms: 25_000,
     stop_grace_ms: 1_000,
-    heartbeat_ms: 24_000,
+    heartbeat_ms: 5_000,
 };
 
 pub(crate) fn name(text: &str) -> AgentName {

@@ -213,7 +213,13 @@ impl World {
     }
 
     fn due(&self) -> Option<(u64, Due)> {
-        let host = self.host.machine.as_ref().filter(|_| !self.host.is_stopped()).and_then(Machine::deadline).map(|(at, _)| (at, Due::Host));
+        let host = self
+            .host
+            .machine
+            .as_ref()
+            .filter(|_| !self.host.is_stopped())
+            .and_then(Machine::deadline)
+            .map(|(at, _)| (at, Due::Host));
         let workers = self.places.iter().flat_map(|(agent, place)| {
             let process = place.process.as_ref().filter(|process| !process.stopped && !process.left);
             process.into_iter().flat_map(|process| {

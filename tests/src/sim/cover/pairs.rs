@@ -162,7 +162,7 @@ pub(super) const UNREACHABLE: &[Row] = &[
     (
         "worker's life",
         &["down", "adopting", "sweeping", "stuck", "backoff", "failed"],
-        &["spawned", "spawn failed", "link lost", "ready", "exited"],
+        &["spawned", "spawn failed", "link lost", "read out", "ready", "exited"],
         "where there is no process, whatever a run tells is old news",
     ),
     (
@@ -175,6 +175,8 @@ pub(super) const UNREACHABLE: &[Row] = &[
     ("worker's life", &["found", "up", "draining"], &["spawned"], "a process is known before it can be dialled"),
     ("worker's life", &["found", "up", "draining"], &["spawn failed"], "what does not start has no session"),
     ("input", &["hosted", "cleared"], &["*"], "nobody asks for guests here: they are agents as any other"),
+    ("worker's life", &["starting"], &["read out"], "one that was asked for has been ready"),
+    ("turn", &["waiting"], &["looked"], "a turn that waits has no child"),
     ("turn", &["*"], &["acked"], "only an outcome is acknowledged, and its turn is over"),
     ("turn", &["waiting", "opening"], &["steer"], "a text is offered only to a turn that Codex has started"),
     (
@@ -192,6 +194,22 @@ pub(super) const RARE: &[Row] = &[
     ("worker's life", &["*"], &["leaving"], "an outcome that was on its way when its worker had gone"),
     ("worker's life", &["*"], &["old news"], "news that were on their way when their run had been replaced"),
     ("worker's life", &["*"], &["linked", "link failed", "link lost"], "a dial that another event overtook"),
+    (
+        "worker's life",
+        &[
+            "down", "found", "sweeping", "stuck", "starting", "up", "draining", "stopping", "killing", "backoff",
+            "failed",
+        ],
+        &["found"],
+        "a search that another event overtook",
+    ),
+    (
+        "worker's life",
+        &["down", "found", "sweeping", "stuck", "up", "draining", "stopping", "killing", "backoff", "failed"],
+        &["impostor"],
+        "the same",
+    ),
+    ("worker's life", &["draining"], &["read out"], "a worker that hangs while it drains"),
     ("worker's life", &["found", "stuck", "stopping", "killing"], &["*"], "states that last for milliseconds"),
     (
         "worker's life",

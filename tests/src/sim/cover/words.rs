@@ -74,7 +74,8 @@ pub(crate) fn life_pairs(
             return names.iter().filter_map(|agent| of(agent, word)).collect();
         }
         Input::Timeout => {
-            let late = states.iter().filter(|(agent, _)| (looks.late)(agent)).map(|(_, state)| (life_word(state), "timeout"));
+            let late =
+                states.iter().filter(|(agent, _)| (looks.late)(agent)).map(|(_, state)| (life_word(state), "timeout"));
             let silent = states.iter().filter(|(agent, _)| (looks.silent)(agent));
             return late.chain(silent.map(|(_, state)| (life_word(state), "silence"))).collect();
         }

@@ -26,6 +26,10 @@ impl Pulse {
     pub(super) fn is_stopped(&self) -> bool {
         self.stopped.is_some()
     }
+
+    pub(super) fn is_behind(&self) -> bool {
+        self.is_stopped() || !self.backlog.is_empty()
+    }
 }
 
 /// Whether an event meets the supervisor's process.
@@ -54,8 +58,7 @@ impl World {
     /// The event, unless it has to wait for the supervisor.
     pub(crate) fn for_now(&mut self, event: Event) -> Option<Event> {
         let pulse = &mut self.host.pulse;
-        let waits = pulse.is_stopped() || !pulse.backlog.is_empty();
-        if waits && is_of_host(&event) {
+        if pulse.is_behind() && is_of_host(&event) {
             pulse.backlog.push_back(event);
             return None;
         }

@@ -142,7 +142,9 @@ impl World {
         if self.host.seen.get(agent).is_none_or(|seen| seen.pid != pid) {
             return;
         }
-        let Some(process) = self.places[agent].process.as_ref().filter(|process| process.identity.pid == pid) else { return };
+        let Some(process) = self.places[agent].process.as_ref().filter(|process| process.identity.pid == pid) else {
+            return;
+        };
         let incarnation = process.incarnation;
         if kill {
             let pause = self.dice.roll(5);
