@@ -286,7 +286,9 @@ impl Machine {
     }
 
     fn ledger_well(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        self.ledger_stuck = None;
+        if self.ledger_stuck.take().is_some() {
+            self.hear_anew(now);
+        }
         for (receipt, update) in std::mem::take(&mut self.held) {
             self.update(now, update, effects);
             effects.push(Effect::Receipt(receipt));
