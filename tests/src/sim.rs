@@ -29,11 +29,7 @@ mod disk;
 mod end;
 mod faults;
 mod host;
-#[expect(
-    unreachable_pub,
-    clippy::wildcard_imports,
-    reason = "the file is shared with the tests of the supervisor's machine"
-)]
+#[expect(unreachable_pub, reason = "the file is shared with the tests of the supervisor's machine")]
 #[path = "../../supervisor/src/machine/tests/ledger.rs"]
 mod ledger;
 mod link;

@@ -37,10 +37,10 @@ struct Group {
 
 /// A worker as the supervisor knows it.
 #[derive(Debug)]
-struct Seen {
-    incarnation: Incarnation,
+pub(crate) struct Seen {
+    pub(crate) incarnation: Incarnation,
     pid: u32,
-    link: Option<u64>,
+    pub(crate) link: Option<u64>,
 }
 
 /// The supervisor.
@@ -61,7 +61,7 @@ pub(crate) struct Host {
     pub(crate) heard: BTreeSet<String>,
     pub(crate) receipts: BTreeMap<ReceiptId, usize>,
     pending: VecDeque<Group>,
-    seen: BTreeMap<AgentName, Seen>,
+    pub(crate) seen: BTreeMap<AgentName, Seen>,
     committed_at: u64,
     parked: u32,
     pulse: pulse::Pulse,

@@ -46,11 +46,13 @@ pub(crate) struct Proc {
     pub(crate) identity: Identity,
     pub(crate) protocol: u16,
     build: u64,
-    nonce: u64,
+    pub(crate) nonce: u64,
     pub(crate) machine: Machine,
     pub(crate) listening: bool,
     /// Stopped by SIGSTOP.
     pub(crate) stopped: bool,
+    /// When it last went on.
+    pub(crate) went_on_at: u64,
     pub(crate) left: bool,
     /// The life of the supervisor that will hear of its end.
     pub(crate) watched_by: Option<u64>,
@@ -126,6 +128,7 @@ impl World {
             machine,
             listening: false,
             stopped: false,
+            went_on_at: now,
             left: false,
             watched_by: Some(life),
             dies_in: None,
@@ -199,8 +202,9 @@ impl World {
 
     /// A stopped process goes on with what waited for it.
     pub(crate) fn go_on(&mut self, agent: &AgentName, incarnation: Incarnation) {
+        let now = self.tick;
         let Some(process) = self.process(agent, incarnation) else { return };
-        process.stopped = false;
+        (process.stopped, process.went_on_at) = (false, now);
         for what in std::mem::take(&mut process.backlog) {
             self.reach(agent, incarnation, what);
         }

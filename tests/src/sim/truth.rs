@@ -5,7 +5,7 @@
 
 use super::codex::Key;
 use super::cover;
-use super::setup::QUEUE_MAX;
+use super::setup::{CLOCKS, QUEUE_MAX};
 use super::world::World;
 use protocol::control::{Reply, SendEvent};
 use protocol::{AgentName, AttemptId, FromWorker, Outcome, ToWorker, TurnId};
@@ -50,6 +50,8 @@ impl Truth {
 pub(crate) struct Before {
     /// The agent that old news are about, and what its worker was.
     old: Option<(AgentName, State)>,
+    /// The agent whose worker is judged by its silence.
+    judged: Option<AgentName>,
 }
 
 impl World {
@@ -113,7 +115,7 @@ impl World {
         if old.is_some() && due {
             self.give(Input::Timeout);
         }
-        let Some(machine) = &self.host.machine else { return Before { old: None } };
+        let Some(machine) = &self.host.machine else { return Before { old: None, judged: None } };
         let state = |agent: &AgentName| machine.life(agent).map(|life| life.state().clone());
         let states: Vec<(&AgentName, State)> = self.places.keys().filter_map(|a| Some((a, state(a)?))).collect();
         let silent = |agent: &AgentName| machine.silent_at(agent).is_some_and(|at| at <= self.tick);
@@ -124,7 +126,11 @@ impl World {
         let pairs = cover::life_pairs(input, &states, old.is_some(), &looks);
         self.cover.host(input, &pairs);
         let old = old.and_then(|agent| state(&agent).map(|state| (agent.clone(), state)));
-        Before { old }
+        let judged = match input {
+            Input::ReadOut(agent, _) if machine.life(agent).is_some_and(Lifecycle::is_heard) => Some(agent.clone()),
+            _ => None,
+        };
+        Before { old, judged }
     }
 
     fn is_old(&self, input: &Input) -> Option<AgentName> {
@@ -144,6 +150,9 @@ impl World {
 
     /// Looks after an input.
     pub(crate) fn after(&self, before: &Before, effects: &[Effect]) {
+        if let Some(agent) = &before.judged {
+            self.check_verdict(agent);
+        }
         let Some((agent, old)) = &before.old else { return };
         let state = self.host.machine.as_ref().and_then(|machine| machine.life(agent)).map(Lifecycle::state);
         assert_eq!(state, Some(old), "news of an earlier run of {agent} changed its worker");
@@ -151,6 +160,27 @@ impl World {
         let shown = |effect: &Effect| matches!(effect, Effect::EditStatus { .. } | Effect::Typing(_));
         let told = |effect: &&Effect| !shown(effect) && !matches!(effect, Effect::Record(Record::Event(_)));
         assert_eq!(effects.iter().find(told), None, "news of an earlier run of {agent} had an effect");
+    }
+
+    /// Only a worker that was stopped is given up for its silence: whoever runs beats, and what it said is read first.
+    fn check_verdict(&self, agent: &AgentName) {
+        let state = self.host.machine.as_ref().and_then(|machine| machine.life(agent)).map(Lifecycle::state);
+        // Of a ledger that is merely slow nobody tells the machine.
+        if !matches!(state, Some(State::Killing { .. })) || self.host.stuck {
+            return;
+        }
+        let Some(process) = self.places[agent].process.as_ref() else { return };
+        let stopped = process.stopped || process.went_on_at + CLOCKS.heartbeat_ms >= self.tick;
+        assert!(stopped, "the worker of {agent} is given up for its silence, and it runs since {}", process.went_on_at);
+    }
+
+    /// Whoever is told how an agent is served is the worker of the record.
+    pub(crate) fn check_listener(&self, agent: &AgentName) {
+        let Some(seen) = self.host.seen.get(agent).filter(|seen| seen.link.is_some()) else { return };
+        let process = self.places[agent].process.as_ref().filter(|process| process.incarnation == seen.incarnation);
+        let (Some(process), Some(record)) = (process, self.ledger.workers.get(agent)) else { return };
+        let same = (record.incarnation, record.nonce) == (process.incarnation, process.nonce);
+        assert!(same, "{agent} is served by {} of another nonce than {record:?}", process.incarnation);
     }
 
     /// What must hold of the supervisor after every input.

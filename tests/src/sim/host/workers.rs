@@ -128,6 +128,7 @@ impl World {
     pub(super) fn configure(&mut self, agent: &AgentName) {
         if let Some(policy) = self.host.setup.agents.get(agent) {
             let message = ToWorker::Configure(Box::new(configure(policy, self.limits)));
+            self.check_listener(agent);
             self.tell(agent, &message);
         }
     }
