@@ -1,6 +1,10 @@
 //! The ledger as a model: records in, memory out, and a complaint at every broken promise.
 
-use crate::machine::nouns::*;
+use crate::machine::nouns::{
+    ChatMessage, Conversation, Event, LastNumbers, Memory, NewAttempt, NewTurn, NewUpdate, OldAttempt, OpenPost,
+    OpenTurn, PostId, PostKind, PostState, Record, Stranded, TurnEnd, Update, UpdateEnd, UpdateId, UpdateKind, Wall,
+    WorkerRecord,
+};
 use crate::machine::words::JOINT;
 use crate::machine::words::Recalled;
 use protocol::stable::Finished;
