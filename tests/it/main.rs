@@ -15,6 +15,7 @@ mod message;
 mod outlive;
 mod readme;
 mod scenes;
+mod sim;
 mod standin;
 mod telegram;
 mod tidy;

@@ -10,7 +10,8 @@
 //! A worker writes its beat from its loop, every third of the timeout. It is judged only after everything that has
 //! arrived from it was read, and only by a supervisor whose own loop was on time for the whole window: a lag of a second
 //! or more begins every window anew. So a supervisor that is starved, stopped or asleep kills nobody, and one that errs
-//! all the same kills one worker a second.
+//! all the same kills one worker a second. While the ledger takes nothing, nobody is judged: what a worker must hear
+//! before it speaks (how its agent is served, after a lost session) waits behind a commit.
 
 use super::Machine;
 use super::lifecycle::Event as Life;
@@ -57,6 +58,16 @@ impl Machine {
         }
     }
 
+    /// The ledger takes again what it is given: whatever waited behind it reaches the workers only from here on.
+    pub(super) fn hear_anew(&mut self, now: Now) {
+        let names: Vec<AgentName> = self.agents.keys().cloned().collect();
+        for name in &names {
+            if let Some(agent) = self.agents.get_mut(name) {
+                agent.heart.lagged_until = now.tick;
+            }
+        }
+    }
+
     /// Takes a word of this run as a sign of life; whether it is the present one.
     pub(super) fn hear(&mut self, name: &AgentName, incarnation: Incarnation, now: Now) -> bool {
         let Some(agent) = self.agents.get_mut(name).filter(|a| a.life.is_present(incarnation)) else { return false };
@@ -93,6 +104,10 @@ impl Machine {
         let silent_until = self.silent_until(name);
         let Some(agent) = self.agents.get_mut(name).filter(|a| a.life.is_present(incarnation)) else { return };
         if agent.heart.read_out.take().is_none() || silent_until.is_none_or(|by| by > now.tick) {
+            return;
+        }
+        if self.ledger_stuck.is_some() {
+            agent.heart.lagged_until = now.tick;
             return;
         }
         if self.next_hung_at > now.tick {

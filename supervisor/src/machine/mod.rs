@@ -25,6 +25,7 @@ pub mod lifecycle;
 pub mod nouns;
 pub mod outbox;
 pub mod overview;
+mod probe;
 mod recover;
 mod report;
 pub mod restart;
@@ -276,7 +277,9 @@ impl Machine {
     }
 
     fn ledger_well(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        self.ledger_stuck = None;
+        if self.ledger_stuck.take().is_some() {
+            self.hear_anew(now);
+        }
         for (receipt, update) in std::mem::take(&mut self.held) {
             self.update(now, update, effects);
             effects.push(Effect::Receipt(receipt));
@@ -355,6 +358,10 @@ impl Machine {
 
     /// When [`Input::Timeout`] is due, and why. A tick.
     pub fn deadline(&self) -> Option<(u64, &'static str)> {
+        if self.going == Going::Gone {
+            // Nothing is done any more: a deadline would only keep the loop awake until the last commit.
+            return None;
+        }
         let starts = self.admission.deadline().map(|at| (at, "start"));
         let posts = self.outbox.deadline().map(|at| (at, "post"));
         [self.overview.deadline(), starts, posts].into_iter().flatten().min()

@@ -86,11 +86,12 @@ impl Outbox {
     }
 
     /// What was due when the last supervisor ended may have been sent, and it did not live to write that down. In each
-    /// chat that is the first post, and the first status message: whatever is behind them had to wait.
+    /// chat that is the first post, and the first status message: whatever is behind them had to wait. A pause of the bot
+    /// proves nothing: it may have begun while they were on their way.
     fn doubt(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let mut first: BTreeSet<(Chat, bool)> = BTreeSet::new();
         let due: BTreeSet<PostId> =
-            self.posts.values().filter(|w| self.not_before(w) <= now.tick).map(|w| w.post.id).collect();
+            self.posts.values().filter(|w| w.not_before <= now.tick).map(|w| w.post.id).collect();
         for waiting in self.posts.values_mut() {
             let post = &mut waiting.post;
             let first = first.insert((post.to.clone(), post.kind == PostKind::Status));
@@ -457,6 +458,17 @@ mod tests {
         assert_eq!(doubts, [1, 2], "a status may have gone before the end was made; 4 had to wait, and 5 behind it");
         outbox.pump(at(0), &mut effects);
         assert_eq!(sent(&mut effects), [2]);
+    }
+
+    #[test]
+    fn a_pause_that_began_while_a_post_was_on_its_way_takes_no_doubt_away() {
+        let (mut outbox, mut effects) = (Outbox::default(), Vec::new());
+        let mut asked_to_wait = open_post(1, 1, PostKind::Final, at(500).wall);
+        asked_to_wait.post.tries = 0;
+        outbox.recover(at(0), vec![asked_to_wait, open_post(2, 2, PostKind::Final, 0)], &mut effects);
+        assert!(outbox.is_paused("b", 499));
+        let doubts: Vec<u64> = outbox.posts.values().filter(|w| w.post.maybe_repeated).map(|w| w.post.id.0).collect();
+        assert_eq!(doubts, [2]);
     }
 
     #[test]

@@ -136,13 +136,13 @@ impl Machine {
         }
     }
 
-    /// What an agent has and wants; nothing while its worker takes no turns.
+    /// What an agent has and wants. One whose worker takes no turns wants nothing, but what it runs takes its places.
     pub(super) fn demand(&self, name: &AgentName) -> Demand {
         let (Some(agent), Some(policy)) = (self.agents.get(name), self.setup.agents.get(name)) else {
-            return Demand::default();
+            return Demand { running: self.running_of(name), ..Demand::default() };
         };
         if !agent.life.is_up() || agent.lanes.is_empty() {
-            return Demand::default();
+            return Demand { running: self.running_of(name), ..Demand::default() };
         }
         let ready = agent.lanes.values().filter(|lane| self.is_ready(lane)).count();
         let next = self.next_of(name).and_then(|id| self.turns.get(&id));

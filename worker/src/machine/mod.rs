@@ -26,6 +26,8 @@ pub mod io;
 mod leave;
 mod limits;
 mod liveness;
+#[doc(hidden)]
+pub mod probe;
 mod progress;
 mod recover;
 mod redact;

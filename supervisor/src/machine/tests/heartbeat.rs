@@ -60,6 +60,21 @@ fn a_stopped_worker_is_replaced_whether_it_runs_a_turn_or_not() {
 }
 
 #[test]
+fn nobody_is_judged_while_the_ledger_takes_nothing() {
+    let mut world = World::new();
+    let before = pid(&world, "a");
+    stop(&mut world, "a");
+    world.give(Input::LedgerStuck("the disk is full".into()));
+    world.pass(HEARTBEAT_MS * 3);
+    assert_eq!(pid(&world, "a"), before);
+    world.give(Input::LedgerWell);
+    world.pass(HEARTBEAT_MS - 1_000);
+    assert_eq!(pid(&world, "a"), before, "it has the whole time again");
+    world.pass(1_100);
+    assert_ne!(pid(&world, "a"), before);
+}
+
+#[test]
 fn what_had_arrived_is_read_before_a_worker_is_judged() {
     let mut world = World::new();
     world.send("a", "x", "go");

@@ -1,25 +1,31 @@
 //! The ledger as a model: records in, memory out, and a complaint at every broken promise.
 
-use crate::machine::nouns::*;
+use crate::machine::nouns::{
+    ChatMessage, Conversation, Event, LastNumbers, Memory, NewAttempt, NewTurn, NewUpdate, OldAttempt, OpenPost,
+    OpenTurn, PostId, PostKind, PostState, Record, Stranded, TurnEnd, Update, UpdateEnd, UpdateId, UpdateKind, Wall,
+    WorkerRecord,
+};
 use crate::machine::words::JOINT;
 use crate::machine::words::Recalled;
 use protocol::stable::Finished;
 use protocol::{AgentName, AttemptId, Outcome, TurnId};
 use std::collections::{BTreeMap, BTreeSet};
 
+#[derive(Debug)]
 pub struct OldTurn {
     pub new: NewTurn,
     pub end: Option<(TurnEnd, String, Wall)>,
     pub attempts: Vec<AttemptId>,
 }
 
+#[derive(Debug)]
 pub struct OldPost {
     pub open: OpenPost,
     /// Whether it was sent.
     pub end: Option<bool>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Ledger {
     pub updates: BTreeMap<UpdateId, (NewUpdate, Option<UpdateEnd>)>,
     pub turns: BTreeMap<TurnId, OldTurn>,
