@@ -3,7 +3,7 @@
 //! ```text
 //! cargo build --release --bin cofferdam --bin cofferdam-bench
 //! cargo build --profile worker --bin cofferdam-worker && cp target/worker/cofferdam-worker target/release/
-//! target/release/cofferdam-bench [budgets|disturb|all] [--agents N] [--quick] [--only WORD]
+//! target/release/cofferdam-bench [budgets|disturb|all|peers] [--agents N] [--quick] [--only WORD]
 //! ```
 //!
 //! | argument | means |
@@ -11,7 +11,8 @@
 //! | `budgets` | every figure that has a budget: idle costs, starts, deaths, control, turns, a flood (about 6 minutes) |
 //! | `disturb` | the turns of 13 agents while a 14th compacts for ever, a 15th floods and a 16th is stopped (3 minutes) |
 //! | `all` | both; the default |
-//! | `--agents N` | also N idle agents at once: 1000 needs 2 GiB |
+//! | `peers` | Cofferdam and those of supervisord, s6, runit, pm2 and pueue that are on `PATH`, on the same work (8 minutes) |
+//! | `--agents N` | also N idle agents at once: 1000 needs 2 GiB; with `peers`: children of each, else 10 |
 //! | `--quick` | a tenth of the rounds, to see that it works |
 //! | `--only WORD` | only measures with this in their name |
 //!
@@ -36,7 +37,7 @@ struct Cli {
     /// What to measure
     #[arg(value_enum, default_value = "all")]
     which: Group,
-    /// Also measure so many idle agents at once
+    /// Also measure so many idle agents at once; with `peers`: children of each, else 10
     #[arg(long, value_name = "N")]
     agents: Option<usize>,
     /// A tenth of the rounds
@@ -58,6 +59,7 @@ enum Group {
     Budgets,
     Disturb,
     All,
+    Peers,
 }
 
 impl From<Group> for Which {
@@ -66,6 +68,7 @@ impl From<Group> for Which {
             Group::Budgets => Self::Budgets,
             Group::Disturb => Self::Disturb,
             Group::All => Self::All,
+            Group::Peers => Self::Peers,
         }
     }
 }

@@ -125,7 +125,8 @@ pub(super) fn command(plan: &Plan, table: &mut Table) -> Result<(), Fault> {
     Ok(())
 }
 
-fn at_once(count: usize, one: impl Fn() -> Result<Vec<f64>, Fault> + Sync) -> Result<Samples, Fault> {
+/// What `count` callers measure at once.
+pub(super) fn at_once(count: usize, one: impl Fn() -> Result<Vec<f64>, Fault> + Sync) -> Result<Samples, Fault> {
     let mut all = Vec::new();
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..count).map(|_| scope.spawn(&one)).collect();

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   bin/bench.rs --> budgets: idle.rs life.rs machine.rs control.rs turns.rs flood.rs --+--> table.rs
-//!               `--> disturb.rs ------------------------------------------- -'
+//!               |--> disturb.rs ------------------------------------------- -|
+//!               `--> peers/: other supervisors on the same work --------------'
 //!   each measure has a world of its own (../world.rs): release binaries, the model stand-in in this process, and the
 //!   real Codex, or fake.rs where our own share alone is wanted; bare.rs is Codex without us, for the ratio
 //! ```
@@ -20,6 +21,7 @@ mod host;
 mod idle;
 mod life;
 mod machine;
+mod peers;
 mod table;
 mod turns;
 
@@ -39,6 +41,8 @@ pub enum Which {
     Disturb,
     /// Both.
     All,
+    /// Cofferdam beside other supervisors.
+    Peers,
 }
 
 /// What is to be measured.
@@ -46,7 +50,7 @@ pub enum Which {
 pub struct Plan {
     /// Which benchmarks.
     pub which: Which,
-    /// Idle agents in the largest world; none: that measure is left out.
+    /// Idle agents in the largest world; none: that measure is left out. With [`Which::Peers`]: children of each.
     pub agents: Option<usize>,
     /// A tenth of the rounds.
     pub quick: bool,
@@ -99,14 +103,17 @@ const BUDGETS: &[Measure] = &[
 pub fn run(plan: &Plan) -> bool {
     let mut table = Table::begin();
     let mut all: Vec<Measure> = Vec::new();
-    if plan.which != Which::Disturb {
+    if matches!(plan.which, Which::Budgets | Which::All) {
         all.extend_from_slice(BUDGETS);
         if plan.agents.is_some() {
             all.push(("many", idle::many));
         }
     }
-    if plan.which != Which::Budgets {
+    if matches!(plan.which, Which::Disturb | Which::All) {
         all.push(("disturb", disturb::disturb));
+    }
+    if plan.which == Which::Peers {
+        all.push(("peers", peers::peers));
     }
     for (name, measure) in all {
         if plan.only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {

@@ -76,6 +76,7 @@ impl Budget {
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     missed: Vec<String>,
+    judged: usize,
 }
 
 impl Table {
@@ -100,6 +101,7 @@ impl Table {
     /// A row that must keep a budget.
     pub(crate) fn judged(&mut self, what: &str, samples: &Samples, budget: Budget) {
         let verdict = budget.check(samples);
+        self.judged += 1;
         if verdict.ends_with("MISSED") {
             self.missed.push(what.to_owned());
         }
@@ -120,8 +122,11 @@ impl Table {
     /// The last line: which budgets are missed.
     pub(crate) fn end(self) -> bool {
         let kept = self.missed.is_empty();
-        let words =
-            if kept { "every budget kept".to_owned() } else { format!("missed:\n  {}", self.missed.join("\n  ")) };
+        let words = match (kept, self.judged) {
+            (true, 0) => "nothing here has a budget".to_owned(),
+            (true, _) => "every budget kept".to_owned(),
+            (false, _) => format!("missed:\n  {}", self.missed.join("\n  ")),
+        };
         line(&format!("\nload {}; {words}", host::load()));
         kept
     }
@@ -139,12 +144,14 @@ impl Table {
     }
 }
 
-fn figure(value: f64) -> String {
+/// A value as all tables show it.
+pub(super) fn figure(value: f64) -> String {
     if value.abs() < 10.0 { format!("{value:.2}") } else { format!("{value:.1}") }
 }
 
+/// Prints a line.
 #[expect(clippy::print_stdout, reason = "the table is what the program is for")]
-fn line(text: &str) {
+pub(super) fn line(text: &str) {
     println!("{text}");
 }
 
