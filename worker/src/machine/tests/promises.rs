@@ -169,6 +169,8 @@ struct World {
     prompted: BTreeSet<AttemptId>,
     /// Looks that are not answered.
     looks: Vec<(ChildId, Vec<String>)>,
+    /// Searches that are not answered.
+    searches: u32,
     left: bool,
 }
 
@@ -204,6 +206,7 @@ impl World {
             Effect::Leave => assert!(!std::mem::replace(&mut self.left, true), "it left twice"),
             // No limit is configured here.
             Effect::Measure | Effect::LookAtDisk | Effect::PruneLogs => panic!("a look for nothing"),
+            Effect::FindOld(_) => self.searches += 1,
             Effect::Journal(_) | Effect::End(_) | Effect::Kill(_) | Effect::ReadRollout { .. } | Effect::Tell(_) => {}
         }
     }
