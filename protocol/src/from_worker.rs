@@ -35,6 +35,8 @@ pub enum FromWorker {
     Note(String),
     /// Something that the agent's owners should hear of at once.
     Alert(String),
+    /// Threads whose rollouts nobody has written to for long, oldest first: which of them may be archived?
+    Spare(Vec<String>),
     /// The answer to a ping, with its number.
     Pong(u64),
 }
@@ -205,6 +207,7 @@ mod own {
     pub(super) const BEAT: u16 = 38;
     pub(super) const NOTE: u16 = 39;
     pub(super) const ALERT: u16 = 40;
+    pub(super) const SPARE: u16 = 41;
     pub(super) const PONG: u16 = 47;
 }
 
@@ -226,6 +229,7 @@ impl FromWorker {
             Self::Beat(message) => Frame { kind: own::BEAT, body: codec::encode(message)? },
             Self::Note(message) => Frame { kind: own::NOTE, body: codec::encode(message)? },
             Self::Alert(message) => Frame { kind: own::ALERT, body: codec::encode(message)? },
+            Self::Spare(threads) => Frame { kind: own::SPARE, body: codec::encode(threads)? },
             Self::Pong(nonce) => Frame { kind: own::PONG, body: codec::encode(nonce)? },
         })
     }
@@ -247,6 +251,7 @@ impl FromWorker {
             own::BEAT => Self::Beat(codec::decode(&frame.body)?),
             own::NOTE => Self::Note(codec::decode(&frame.body)?),
             own::ALERT => Self::Alert(codec::decode(&frame.body)?),
+            own::SPARE => Self::Spare(codec::decode(&frame.body)?),
             own::PONG => Self::Pong(codec::decode(&frame.body)?),
             _ => return Ok(None),
         }))

@@ -28,6 +28,8 @@ pub enum ToWorker {
     Steer(Steer),
     /// Stop a running attempt.
     Interrupt(Interrupt),
+    /// Of the threads that it named, those with which no conversation goes on: their rollouts may be archived.
+    Archive(Vec<String>),
     /// Answer with the same number, at once: somebody measures how soon the worker does.
     Ping(u64),
 }
@@ -258,6 +260,7 @@ mod own {
     pub(super) const BEGIN: u16 = 17;
     pub(super) const STEER: u16 = 18;
     pub(super) const INTERRUPT: u16 = 19;
+    pub(super) const ARCHIVE: u16 = 20;
     pub(super) const PING: u16 = 31;
 }
 
@@ -287,6 +290,7 @@ impl ToWorker {
             Self::Begin(message) => Frame { kind: own::BEGIN, body: codec::encode(message)? },
             Self::Steer(message) => Frame { kind: own::STEER, body: codec::encode(message)? },
             Self::Interrupt(message) => Frame { kind: own::INTERRUPT, body: codec::encode(message)? },
+            Self::Archive(threads) => Frame { kind: own::ARCHIVE, body: codec::encode(threads)? },
             Self::Ping(nonce) => Frame { kind: own::PING, body: codec::encode(nonce)? },
         })
     }
@@ -305,6 +309,7 @@ impl ToWorker {
             own::BEGIN => Self::Begin(codec::decode(&frame.body)?),
             own::STEER => Self::Steer(codec::decode(&frame.body)?),
             own::INTERRUPT => Self::Interrupt(codec::decode(&frame.body)?),
+            own::ARCHIVE => Self::Archive(codec::decode(&frame.body)?),
             own::PING => Self::Ping(codec::decode(&frame.body)?),
             _ => return Ok(None),
         }))

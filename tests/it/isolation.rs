@@ -5,6 +5,7 @@ mod files;
 mod limits;
 mod numbers;
 mod orphans;
+mod rollouts;
 mod rungs;
 mod secrets;
 mod tools;

@@ -102,6 +102,7 @@ fn to_worker() -> Vec<ToWorker> {
         })),
         ToWorker::Steer(Steer { attempt: AttemptId(5), turn: TurnId(7), text }),
         ToWorker::Interrupt(Interrupt { attempt: AttemptId(5), reason: InterruptReason::Asked }),
+        ToWorker::Archive(vec!["t".into()]),
         ToWorker::Ping(9),
     ]
 }
@@ -124,6 +125,7 @@ fn from_worker() -> Vec<FromWorker> {
         FromWorker::Beat(Beat { running: 1, children: 2 }),
         FromWorker::Note("n".into()),
         FromWorker::Alert("a".into()),
+        FromWorker::Spare(vec!["t".into(), "u".into()]),
         FromWorker::Pong(9),
     ]
 }

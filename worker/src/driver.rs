@@ -90,7 +90,7 @@ pub async fn run(args: &Args, start: Start) -> Result<(), DriverError> {
         tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(DriverError::Start)?;
     let (link_sender, mut link_events) = mpsc::channel(EVENTS_MAX);
     let (child_sender, mut child_events) = mpsc::channel(EVENTS_MAX);
-    let (disk_sender, mut disk_events) = mpsc::channel(1);
+    let (disk_sender, mut disk_events) = mpsc::channel(2);
     let mut driver = Driver::new(args, start, (journal, reading), child_sender, disk_sender);
     driver.machine.set_controllers(driver.nursery.controllers());
     let mut door = ground::Door::open(listener, args.clone(), link_sender);
@@ -106,7 +106,7 @@ pub async fn run(args: &Args, start: Start) -> Result<(), DriverError> {
         let handled = tokio::select! {
             Some(event) = link_events.recv() => driver.on_link(event),
             Some(event) = child_events.recv() => driver.on_child(event),
-            Some(bytes) = disk_events.recv() => driver.take(Input::DiskLooked(bytes)),
+            Some(found) = disk_events.recv() => driver.take(found),
             _ = terminate.recv() => driver.take(Input::Terminate),
             () = sleep_until(driver.clock.instant(due)) => Ok(()),
         };
@@ -142,8 +142,8 @@ struct Driver {
     texts: Texts,
     nursery: Arc<Nursery>,
     child_sender: mpsc::Sender<Event>,
-    /// Where the size of the agent's folder is told.
-    disk_sender: mpsc::Sender<u64>,
+    /// Where is told what was found in the agent's folder.
+    disk_sender: mpsc::Sender<Input>,
     children: BTreeMap<ChildId, Handle>,
     looks: look::Looks,
     session: Option<Session>,
@@ -170,7 +170,7 @@ impl Driver {
         start: Start,
         (journal, reading): (Journal, Reading),
         child_sender: mpsc::Sender<Event>,
-        disk_sender: mpsc::Sender<u64>,
+        disk_sender: mpsc::Sender<Input>,
     ) -> Self {
         let Start { umask, group } = start;
         let damage = (reading.damaged_bytes > 0).then(|| {
@@ -318,6 +318,7 @@ impl Driver {
                 }
             },
             ToWorker::Interrupt(interrupt) => self.take(Input::Interrupt(interrupt.attempt, interrupt.reason)),
+            ToWorker::Archive(threads) => self.take(Input::Spared(threads)),
             ToWorker::Ping(nonce) => {
                 self.tell(FromWorker::Pong(nonce));
                 Ok(())

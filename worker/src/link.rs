@@ -200,6 +200,7 @@ impl Caller {
             | ToWorker::Begin(_)
             | ToWorker::Steer(_)
             | ToWorker::Interrupt(_)
+            | ToWorker::Archive(_)
             | ToWorker::Ping(_) => Err("something else came first".to_owned()),
         }
     }
@@ -375,6 +376,7 @@ fn droppable(message: &FromWorker) -> Option<AttemptId> {
         | FromWorker::Beat(_)
         | FromWorker::Note(_)
         | FromWorker::Alert(_)
+        | FromWorker::Spare(_)
         | FromWorker::Pong(_) => None,
     }
 }

@@ -173,7 +173,7 @@ pub const KEYS: &[Key] = &[
     key("agents.*.limits.open_files", Kind::Bound(256, 1_048_576), Value("none"), "descriptors that one process may have open"),
     key("agents.*.limits.core_size", Kind::SizeBound(0), Value("0B"), "size of a core file"),
     key("agents.*.limits.file_size", Kind::SizeBound(64 * MIB), Value("none"), "size of a file that one process writes, Codex' own records included"),
-    key("agents.*.limits.disk_max", Kind::SizeBound(MIB), Value("none"), "size of the agent's folder; its owners are told at 80 % and at 100 %, and Codex' log databases go between turns"),
+    key("agents.*.limits.disk_max", Kind::SizeBound(MIB), Value("none"), "size of the agent's folder; its owners are told at 80 % and at 100 %, Codex' log databases go between turns, and unused threads into its archive"),
     key("agents.*.codex_command", Kind::Command, Told("`codex.command`"), "its own Codex"),
     key("agents.*.codex", Kind::Free, Nothing, "merged into the config.toml of its Codex; our safety keys come last"),
     key("telegram", Kind::Named, Nothing, "one table for each bot"),

@@ -56,6 +56,7 @@ pub(super) const fn may_be_dropped(said: &FromWorker) -> bool {
         | FromWorker::Beat(_)
         | FromWorker::Note(_)
         | FromWorker::Alert(_)
+        | FromWorker::Spare(_)
         | FromWorker::Pong(_) => false,
     }
 }
@@ -88,6 +89,7 @@ impl HeldBack {
             | FromWorker::Beat(_)
             | FromWorker::Note(_)
             | FromWorker::Alert(_)
+            | FromWorker::Spare(_)
             | FromWorker::Pong(_) => {}
         }
     }
@@ -128,6 +130,7 @@ impl HeldBack {
             | FromWorker::Beat(_)
             | FromWorker::Note(_)
             | FromWorker::Alert(_)
+            | FromWorker::Spare(_)
             | FromWorker::Pong(_) => {}
         }
         said

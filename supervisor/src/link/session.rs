@@ -171,6 +171,7 @@ const fn is_stable(message: &ToWorker) -> bool {
         | ToWorker::Begin(_)
         | ToWorker::Steer(_)
         | ToWorker::Interrupt(_)
+        | ToWorker::Archive(_)
         | ToWorker::Ping(_) => false,
     }
 }

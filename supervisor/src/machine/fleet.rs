@@ -8,6 +8,7 @@ use protocol::control::{Reply, SendEvent};
 use protocol::from_worker::{Delta, Phase, Progress, Ready};
 use protocol::stable::Finished;
 use protocol::{AgentName, AttemptId, FailureClass, FromWorker, Incarnation, Outcome, ToWorker, TurnId};
+use std::collections::BTreeSet;
 
 /// Between two alerts that one worker may send to its owners, in milliseconds.
 const WORKER_ALERT_PAUSE_MS: u64 = 60_000;
@@ -205,10 +206,25 @@ impl Machine {
                 }
             }
             FromWorker::Alert(text) => self.worker_alert(now, name, &text, effects),
+            FromWorker::Spare(threads) => self.spare(name, &threads, effects),
             FromWorker::Pong(nonce) => self.ponged(name, nonce, effects),
             FromWorker::Begun(attempt) => self.begun(attempt, name),
             FromWorker::Hello(_) | FromWorker::Finished(_) => {}
         }
+    }
+
+    /// Which of these threads no conversation goes on with, and no turn that has no end yet.
+    fn spare(&self, name: &AgentName, threads: &[String], effects: &mut Vec<Effect>) {
+        let current = self.threads.iter().filter(|(talk, _)| talk.agent == *name);
+        let mut kept: BTreeSet<&String> = current.filter_map(|(_, thread)| thread.id.as_ref()).collect();
+        for turn in self.turns.values().filter(|turn| turn.new.conversation.agent == *name) {
+            kept.extend(turn.tries.iter().filter_map(|tried| tried.thread.as_ref()));
+            if let Stage::Running { thread, .. } = &turn.stage {
+                kept.extend(thread);
+            }
+        }
+        let free = threads.iter().filter(|thread| !kept.contains(thread)).cloned().collect();
+        effects.push(Effect::Tell(name.clone(), ToWorker::Archive(free)));
     }
 
     /// A worker wants the owners told. One that does nothing else reaches them once a minute; the rest is for the record.

@@ -2,10 +2,12 @@
 //!
 //! ```text
 //!  CODEX_HOME/sessions/YYYY/MM/DD/rollout-<local time>-<thread>.jsonl      appended to by Codex, never by us
+//!           archived_sessions/rollout-...                               moved there by Codex, when we ask it to
 //! ```
 //! The reading answers "nothing but words" only for lines that it knows. A line that it does not know, that is torn or
 //! that is too long counts as a deed: a doubt must not repeat an effect.
 
+use super::vitals;
 use crate::machine::io::Rollout;
 use serde_json::Value;
 use std::fs::{self, File};
@@ -14,6 +16,18 @@ use std::path::{Path, PathBuf};
 
 /// Most that is read behind the offset, in bytes. A turn that wrote more has run tools.
 const READ_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Files that are looked at in one search, newest days first: a tenth of a second.
+const FILES_MAX: usize = 100_000;
+
+/// Old threads that one search finds at most: 180 KB in a frame.
+const OLD_THREADS_MAX: usize = 4096;
+
+/// Most that is read of a file's first line, in bytes: it holds Codex' own instructions, some 20 KB.
+const META_BYTES_MAX: u64 = 256 * 1024;
+
+/// Bytes of a thread's id: a UUID.
+const THREAD_ID_BYTES: usize = 36;
 
 /// Most deeds that are told.
 const RAN_MAX: usize = 32;
@@ -61,9 +75,57 @@ pub fn find(codex_home: &Path, thread: &str) -> Option<PathBuf> {
         })
 }
 
-/// Size of a thread's file, 0 if there is none.
+/// Threads that no other has begun and whose files were last written before this moment in Unix milliseconds, oldest first.
+pub fn older(codex_home: &Path, before_ms: u64) -> Vec<String> {
+    let folder = |path: &PathBuf| newest_first(path);
+    let days = newest_first(&codex_home.join("sessions")).iter().flat_map(folder).collect::<Vec<_>>();
+    let days = days.iter().flat_map(folder).collect::<Vec<_>>();
+    let mut old: Vec<(u64, PathBuf)> = days
+        .iter()
+        .flat_map(folder)
+        .take(FILES_MAX)
+        .filter_map(|path| Some((vitals::written(&path)?.at_ms, path)))
+        .filter(|(at_ms, _)| *at_ms < before_ms)
+        .collect();
+    old.sort_unstable();
+    old.into_iter()
+        .filter_map(|(_, path)| thread_of(&path).filter(|_| !has_parent(&path)))
+        .take(OLD_THREADS_MAX)
+        .collect()
+}
+
+/// The thread that a file's name tells.
+fn thread_of(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_str()?.strip_prefix("rollout-")?.strip_suffix(".jsonl")?;
+    let (_, thread) = name.split_at_checked(name.len().checked_sub(THREAD_ID_BYTES)?)?;
+    let whole = thread.bytes().enumerate().all(|(at, byte)| match at {
+        8 | 13 | 18 | 23 => byte == b'-',
+        _ => byte.is_ascii_hexdigit(),
+    });
+    whole.then(|| thread.to_owned())
+}
+
+/// Whether the thread was begun by another, with which it goes into the archive. One that cannot be read stays.
+fn has_parent(path: &Path) -> bool {
+    let mut line = Vec::new();
+    let read = File::open(path)
+        .and_then(|file| BufReader::new(file.take(META_BYTES_MAX)).read_until(b'\n', &mut line))
+        .is_ok_and(|bytes| bytes > 0);
+    // Inside a text of the line the quotes would be escaped.
+    let mark = br#""parent_thread_id":""#;
+    !read || line.windows(mark.len()).any(|piece| piece == mark)
+}
+
+/// Size of a thread's file, 0 if there is none. One in the archive comes back before its turn runs.
 pub fn size(codex_home: &Path, thread: &str) -> u64 {
-    find(codex_home, thread).and_then(|path| fs::metadata(path).ok()).map_or(0, |m| m.len())
+    find(codex_home, thread)
+        .or_else(|| {
+            let end = format!("-{thread}.jsonl");
+            let ours = |path: &PathBuf| path.to_str().is_some_and(|text| text.ends_with(&end));
+            newest_first(&codex_home.join("archived_sessions")).into_iter().find(ours)
+        })
+        .and_then(|path| fs::metadata(path).ok())
+        .map_or(0, |m| m.len())
 }
 
 /// What lies in a thread's file behind `from_bytes`.
@@ -209,5 +271,36 @@ mod tests {
             "apply_patch", "input": "*** Begin Patch\n*** Add File: a.txt\n+x\n*** Update File: b.txt\n"}});
         let (_dir, path) = home(&format!("{line}\n"));
         assert_eq!(read(&path, THREAD, 0).ran, ["Add File: a.txt, Update File: b.txt"]);
+    }
+
+    #[test]
+    fn old_ones_are_found_oldest_first_but_for_those_that_another_has_begun() {
+        let (_dir, path) = home(USER);
+        let day = path.join("sessions/2026/11/20");
+        fs::create_dir_all(&day).unwrap();
+        let thread = |n: u32| format!("01a1fbcc-0000-7000-8000-00000000000{n}");
+        let files = [
+            (5, 50, "{}\n"),
+            (4, 40, r#"{"text":"\"parent_thread_id\":\"x"}"#),
+            (3, 30, r#"{"parent_thread_id":"x"}"#),
+        ];
+        for (n, at_s, text) in files {
+            let file = day.join(format!("rollout-2026-11-20T01-50-33-{}.jsonl", thread(n)));
+            fs::write(&file, text).unwrap();
+            let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(at_s);
+            File::options().write(true).open(&file).unwrap().set_modified(at).unwrap();
+        }
+        for odd in
+            ["rollout-x.jsonl", "note.txt", "rollout-2026-11-20T01-50-33-not-a-thread-but-as-long-as-one-is.jsonl"]
+        {
+            fs::write(day.join(odd), "").unwrap();
+        }
+        assert_eq!(older(&path, 60_000), [thread(4), thread(5)]);
+        assert_eq!(older(&path, 50_000), [thread(4)]);
+        assert_eq!(older(&path, u64::MAX).len(), 3);
+        let archive = path.join("archived_sessions");
+        fs::create_dir(&archive).unwrap();
+        fs::write(archive.join(format!("rollout-2026-11-19T01-50-33-{}.jsonl", thread(6))), "12345").unwrap();
+        assert_eq!((size(&path, &thread(6)), find(&path, &thread(6))), (5, None));
     }
 }

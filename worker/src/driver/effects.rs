@@ -2,6 +2,7 @@
 
 use super::{BURIAL, Driver, FAREWELL, WAITING_MAX};
 use crate::args::Args;
+use crate::clock;
 use crate::codex::child::Event;
 use crate::codex::namespace::View;
 use crate::codex::nursery::{Handle, Start};
@@ -67,6 +68,7 @@ impl Driver {
             Effect::Measure => return Ok(Some(Input::Measured(self.nursery.look()))),
             Effect::LookAtDisk => self.look_at_disk(),
             Effect::PruneLogs => self.prune_logs(),
+            Effect::FindOld(for_ms) => self.find_old(for_ms),
             Effect::Leave => self.left = true,
         }
         Ok(None)
@@ -77,7 +79,16 @@ impl Driver {
         let (dir, sender) = (self.args.agent_dir.clone(), self.disk_sender.clone());
         tokio::task::spawn_blocking(move || {
             // The loop is gone: so is the need for the number.
-            sender.blocking_send(usage::of_folder(&dir)).ok();
+            sender.blocking_send(Input::DiskLooked(usage::of_folder(&dir))).ok();
+        });
+    }
+
+    /// The same for old rollouts; the first line of each is read.
+    fn find_old(&self, for_ms: u64) {
+        let (home, sender) = (self.args.agent_dir.join("codex-home"), self.disk_sender.clone());
+        let before_ms = clock::wall_ms().saturating_sub(for_ms);
+        tokio::task::spawn_blocking(move || {
+            sender.blocking_send(Input::OldFound(rollout::older(&home, before_ms))).ok();
         });
     }
 
@@ -218,6 +229,8 @@ const fn name_of(input: &Input) -> &'static str {
         Input::Looked(..) => "looked",
         Input::Recovered(_) => "recovered",
         Input::DiskLooked(_) => "disk looked",
+        Input::OldFound(_) => "old found",
+        Input::Spared(_) => "spared",
         Input::Measured(_) => "measured",
         Input::Timeout => "timeout",
     }

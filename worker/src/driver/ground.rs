@@ -122,6 +122,7 @@ impl Driver {
             | FromWorker::Steered(_)
             | FromWorker::Beat(_)
             | FromWorker::Alert(_)
+            | FromWorker::Spare(_)
             | FromWorker::Pong(_)
             | FromWorker::Note(_) => {}
         }

@@ -42,6 +42,9 @@ impl Machine {
         let Some(begun) = self.accept(asked, bytes, wall_ms, effects) else {
             return;
         };
+        if let Some(thread) = &begun.thread {
+            self.archive.keep(thread);
+        }
         let mut turn = Turn::new(now, &begun, prompt);
         let busy = begun
             .thread

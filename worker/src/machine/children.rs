@@ -9,6 +9,7 @@
 //! Between `End` and `Kill` the driver climbs its own ladder; the clocks here only bound a driver or a kernel that
 //! does not come back. Starts of exec children on one home follow one another: each waits for the other's first word.
 
+use super::archive::Archived;
 use super::event::Event;
 use super::io::{ChildId, ChildSpec, Effect, Exit, Polite, SpawnFailure, Tick};
 use super::turn::Turn;
@@ -87,17 +88,18 @@ impl Machine {
 
     /// Opens what can be opened.
     pub(super) fn open_waiting(&mut self, now: Tick, effects: &mut Vec<Effect>) {
-        let waiting: Vec<(AttemptId, Runtime)> = self
+        let waiting: Vec<(AttemptId, Runtime, Archived)> = self
             .turns
             .values()
             .filter(|turn| turn.state == State::Waiting)
-            .map(|turn| (turn.attempt, turn.route.runtime))
+            .map(|turn| (turn.attempt, turn.route.runtime, turn.archived))
             .collect();
-        for (attempt, runtime) in waiting {
+        for (attempt, runtime, archived) in waiting {
             if self.thread_is_held(attempt) {
                 continue;
             }
             match runtime {
+                Runtime::CodexCli if archived == Archived::Yes => self.bring_back(now, attempt, effects),
                 Runtime::CodexCli => self.open_exec(now, attempt, effects),
                 Runtime::Codex => self.open_on_session(now, attempt, effects),
             }
@@ -338,11 +340,7 @@ impl Machine {
             State::Waiting | State::Opening(_) | State::Running => loss(turn),
         };
         let refused = turn.route.runtime == Runtime::CodexCli && matches!(turn.state, State::Opening(_)) && !turn.named;
-        if gone && refused && !turn.forks && turn.thread.is_some() && failure::wants_fork(&turn.exit.stderr) {
-            turn.forks = true;
-            turn.child = None;
-            turn.exit = Exit::default();
-            turn.state = State::Waiting;
+        if gone && refused && self.opens_again(attempt) {
             return;
         }
         if gone {

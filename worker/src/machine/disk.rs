@@ -4,6 +4,7 @@
 //!   a turn has ended --> look, at most once a minute --> below 80 %: nothing
 //!                                                        80 %, 100 %: told once each, Codex retired when no turn runs,
 //!                                                        and while no Codex lives its logs are removed, at most hourly
+//!                                                        still 80 %: old rollouts go to the archive (archive.rs)
 //! ```
 //! Codex makes its logs anew. What it needs to go on (threads, state) and what the agent made are never touched: whoever
 //! is told decides about them.
@@ -49,6 +50,7 @@ impl Machine {
     /// A turn has ended: the folder may have grown.
     pub(super) fn stir_disk(&mut self) {
         self.disk.stirred = true;
+        self.archive.stir();
     }
 
     pub(super) fn disk_deadline(&self) -> Option<(Tick, &'static str)> {
@@ -70,7 +72,9 @@ impl Machine {
         }
         if self.disk.prune && self.children.is_empty() {
             self.disk.prune = false;
+            // What is left is looked at anew at once: at most hourly, as the removal.
             self.disk.stirred = true;
+            self.disk.look_from = None;
             self.disk.prune_from = Some(Tick(now.0.saturating_add(PRUNE_PAUSE_MS)));
             effects.push(Effect::PruneLogs);
         }
@@ -91,8 +95,9 @@ impl Machine {
         if level > self.disk.told {
             self.disk.told = level;
             let words = format!(
-                "its folder holds {} MiB, {percent} % of limits.disk_max; Codex' logs are removed between turns, the rest \
-                 (threads, files of its tools) is yours to judge",
+                "its folder holds {} MiB, {percent} % of limits.disk_max; Codex' logs are removed between turns \
+                 and threads that no conversation goes on with are moved to codex-home/archived_sessions, which you may empty; \
+                 the rest (threads in use, files of its tools) is yours to judge",
                 bytes >> 20
             );
             effects.push(Effect::Tell(FromWorker::Alert(words)));
@@ -102,6 +107,8 @@ impl Machine {
             if let Some(session) = &mut self.session {
                 session.heavy = true;
             }
+        } else {
+            self.press_archive(now, effects);
         }
     }
 }

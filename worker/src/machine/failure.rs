@@ -129,6 +129,14 @@ pub(super) fn wants_fork(text: &str) -> bool {
     searched(text).contains(PROVIDER_CHANGE)
 }
 
+/// What Codex says of a thread in its archive.
+const ARCHIVED: &str = " is archived. run `codex unarchive";
+
+/// Whether a thread was refused because it is archived.
+pub(super) fn is_archived(text: &str) -> bool {
+    searched(text).contains(ARCHIVED)
+}
+
 /// The class of a failure that Codex told in prose.
 pub(super) fn of_prose(text: &str) -> Named {
     let text = searched(text);

@@ -86,6 +86,10 @@ pub enum Input {
     Recovered(Vec<protocol::journal::Standing>),
     /// Bytes that the agent's folder holds, as [`Effect::LookAtDisk`] asked.
     DiskLooked(u64),
+    /// Threads whose rollouts are old, oldest first, as [`Effect::FindOld`] asked.
+    OldFound(Vec<String>),
+    /// With these of them no conversation goes on, says the supervisor.
+    Spared(Vec<String>),
     /// What the agent's processes use, as [`Effect::Measure`] asked.
     Measured(Sample),
     /// The deadline has come.
@@ -260,6 +264,8 @@ pub enum Effect {
     LookAtDisk,
     /// Remove Codex' log databases: no child lives.
     PruneLogs,
+    /// Look for rollouts that nobody has written to for so many milliseconds; that may take a while.
+    FindOld(u64),
     /// Everything is done: leave with exit code 0.
     Leave,
 }

@@ -15,6 +15,7 @@
 
 mod app_server;
 mod approval;
+mod archive;
 mod attempts;
 mod children;
 mod disk;
@@ -38,6 +39,7 @@ mod thread;
 mod turn;
 mod verdict;
 
+use archive::Archive;
 use children::Child;
 use disk::Disk;
 use io::{ChildId, Effect, Input, Tick};
@@ -76,6 +78,7 @@ pub struct Machine {
     /// When the agent's processes are looked at next.
     look_at: Option<Tick>,
     disk: Disk,
+    archive: Archive,
     wall: Option<(Tick, Wall)>,
     now: Tick,
     turns: BTreeMap<AttemptId, Turn>,
@@ -106,6 +109,7 @@ impl Machine {
             controllers: Controllers::default(),
             look_at: None,
             disk: Disk::default(),
+            archive: Archive::default(),
             wall: None,
             now: Tick(0),
             turns: BTreeMap::new(),
@@ -138,6 +142,7 @@ impl Machine {
             Input::LinkUp => self.link_up(now, effects),
             Input::LinkDown => {
                 self.linked = false;
+                self.archive.link_down();
             }
             Input::Spawned(..) => {}
             Input::SpawnFailed(child, why) => self.spawn_failed(now, child, why, effects),
@@ -148,6 +153,8 @@ impl Machine {
             Input::Looked(child, vitals) => self.looked(now, child, &vitals, effects),
             Input::Recovered(standings) => self.recovered(now, standings, effects),
             Input::DiskLooked(bytes) => self.disk_looked(now, bytes, effects),
+            Input::OldFound(threads) => self.old_found(threads, effects),
+            Input::Spared(threads) => self.spared(&threads),
             Input::Measured(sample) => self.measured(now, &sample, effects),
             Input::Timeout => self.timeout(now, effects),
         }
@@ -170,6 +177,7 @@ impl Machine {
             .chain(session)
             .chain(look)
             .chain(self.disk_deadline())
+            .chain(self.archive_deadline())
             .chain(self.leave_deadline(&clocks))
             .min_by_key(|(by, _)| *by)
     }
@@ -241,6 +249,7 @@ impl Machine {
     /// Brings everything to where it belongs.
     fn pump(&mut self, now: Tick, effects: &mut Vec<Effect>) {
         self.open_waiting(now, effects);
+        self.keep_archive(now, effects);
         self.retire_session(now, effects);
         self.leave(now, effects);
         self.plan_look(now);

@@ -9,6 +9,7 @@
 //! (`thread/unsubscribe` does not let go of it). A thread keeps its provider: for another one it is forked.
 
 use super::app_server::{Conversation, notification};
+use super::archive::Archived;
 use super::io::{ChildId, ChildSpec, Effect, Polite, Tick};
 use super::verdict::{State, Verdict};
 use super::{Machine, children::Child};
@@ -54,6 +55,10 @@ pub(super) enum Ask {
     Interrupt(AttemptId),
     /// A text for it.
     Steer(AttemptId, TurnId),
+    /// An old thread into the archive.
+    Archive,
+    /// The thread of an attempt out of it.
+    Unarchive(AttemptId),
     /// Something whose answer does not matter.
     Aside,
 }
@@ -88,6 +93,8 @@ pub(super) struct Session {
     generation: u64,
     /// It uses more memory than it may between turns.
     pub(super) heavy: bool,
+    /// It was started for something else than a turn, and nobody else has used it.
+    errand: bool,
     idle_from: Option<Tick>,
 }
 
@@ -120,18 +127,20 @@ impl Machine {
 
     /// Opens a waiting turn on the app-server, or brings one about.
     pub(super) fn open_on_session(&mut self, now: Tick, attempt: AttemptId, effects: &mut Vec<Effect>) {
-        let Some(session) = &self.session else {
-            return self.start_session(now, effects);
+        let Some(session) = &mut self.session else {
+            return self.start_session(now, false, effects);
         };
-        let (child, stale) = (session.child, session.heavy || session.generation != self.generation);
-        match session.stage {
+        session.errand = false;
+        let (child, stage) = (session.child, session.stage);
+        let outdated = session.heavy || session.generation != self.generation;
+        match stage {
             Stage::Starting | Stage::Ending => {}
-            Stage::Up if stale && !self.session_is_busy(child) => self.end_child(now, child, effects),
+            Stage::Up if outdated && !self.session_is_busy(child) => self.end_child(now, child, effects),
             Stage::Up => self.open_thread(now, attempt, effects),
         }
     }
 
-    fn start_session(&mut self, now: Tick, effects: &mut Vec<Effect>) {
+    pub(super) fn start_session(&mut self, now: Tick, errand: bool, effects: &mut Vec<Effect>) {
         let child = self.new_child();
         self.children.insert(child, Child::server());
         self.session = Some(Session {
@@ -143,6 +152,7 @@ impl Machine {
             bad_lines: 0,
             generation: self.generation,
             heavy: false,
+            errand,
             idle_from: None,
         });
         let spec = ChildSpec {
@@ -211,7 +221,7 @@ impl Machine {
         let Some(child) = self.session.as_ref().map(|session| session.child) else {
             return;
         };
-        let busy = self.session_is_busy(child);
+        let busy = self.session_is_busy(child) || self.has_errand();
         let Some(session) = &mut self.session else {
             return;
         };
@@ -220,7 +230,7 @@ impl Machine {
             session.bad_lines = 0;
         }
         let idle = session.idle_by(&clocks).is_some_and(|by| by <= now);
-        let outdated = session.heavy || session.generation != self.generation;
+        let outdated = session.heavy || session.errand || session.generation != self.generation;
         let stale = session.stage == Stage::Up && outdated && !busy;
         if idle || stale {
             self.end_child(now, child, effects);
@@ -245,7 +255,7 @@ impl Machine {
                 State::Waiting | State::Stopping(..) | State::Proving(..) => {}
             }
         }
-        session.talk.withdraw(|ask| matches!(ask, Ask::Open(_) | Ask::Fork(_)));
+        session.talk.withdraw(|ask| matches!(ask, Ask::Open(_) | Ask::Fork(_) | Ask::Unarchive(_)));
     }
 
     /// Requests whose time is over.
@@ -263,7 +273,7 @@ impl Machine {
                     self.fail_waiting(now, &verdict, effects);
                     self.end_child(now, child, effects);
                 }
-                Ask::Open(attempt) | Ask::Fork(attempt) => {
+                Ask::Open(attempt) | Ask::Fork(attempt) | Ask::Unarchive(attempt) => {
                     self.stop(now, attempt, silent("the request for the thread"), effects);
                     self.end_child(now, child, effects);
                 }
@@ -272,6 +282,7 @@ impl Machine {
                     self.end_child(now, child, effects);
                 }
                 Ask::Steer(attempt, turn) => Self::not_steered(attempt, turn, effects),
+                Ask::Archive => self.archived(Err("no answer".to_owned())),
                 Ask::Interrupt(_) | Ask::Aside => {}
             }
         }
@@ -295,6 +306,7 @@ impl Machine {
     pub(super) fn session_gone(&mut self, child: ChildId, effects: &mut Vec<Effect>) {
         if let Some(mut session) = self.session.take_if(|session| session.child == child) {
             let unheard = session.talk.close();
+            self.archive.server_gone();
             Self::unheard(unheard, effects);
         }
     }
@@ -304,7 +316,9 @@ impl Machine {
         let waiting: Vec<AttemptId> = self
             .turns
             .values()
-            .filter(|turn| turn.state == State::Waiting && turn.route.runtime == Runtime::Codex)
+            .filter(|turn| {
+                turn.state == State::Waiting && (turn.route.runtime == Runtime::Codex || turn.archived == Archived::Yes)
+            })
             .map(|turn| turn.attempt)
             .collect();
         for attempt in waiting {

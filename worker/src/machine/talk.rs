@@ -104,6 +104,11 @@ impl Machine {
                 let taken = answer.is_ok();
                 effects.push(Effect::Tell(FromWorker::Steered(Steered { attempt, turn, taken })));
             }
+            Ask::Archive => self.archived(answer),
+            Ask::Unarchive(attempt) => match answer {
+                Ok(_) => self.brought_back(now, attempt, effects),
+                Err(error) => self.refused_turn(now, attempt, &error, effects),
+            },
             Ask::Interrupt(attempt) if answer.is_ok() => self.interrupt_heard(now, attempt),
             Ask::Interrupt(_) | Ask::Aside => {}
         }
@@ -154,8 +159,12 @@ impl Machine {
         if let (Some(session), Some(thread)) = (&mut self.session, &thread) {
             session.loaded.remove(thread);
         }
+        let archived =
+            thread.is_some() && self.turns.get_mut(&attempt).is_some_and(|turn| turn.has_to_come_back(error));
         if thread.is_some() && failure::wants_fork(error) {
             self.fork(now, attempt, effects);
+        } else if archived {
+            self.bring_back(now, attempt, effects);
         } else {
             self.refused_turn(now, attempt, error, effects);
         }

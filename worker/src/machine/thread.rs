@@ -140,7 +140,13 @@ impl Machine {
         let attempt = turn.attempt;
         let withdrawn = session.talk.withdraw(|ask| match ask {
             Ask::Steer(a, _) | Ask::Interrupt(a) => *a == attempt,
-            Ask::Initialize | Ask::Open(_) | Ask::Fork(_) | Ask::Turn(_) | Ask::Aside => false,
+            Ask::Initialize
+            | Ask::Open(_)
+            | Ask::Fork(_)
+            | Ask::Turn(_)
+            | Ask::Archive
+            | Ask::Unarchive(_)
+            | Ask::Aside => false,
         });
         let usable = session.stage == Stage::Up && self.children.contains_key(&session.child);
         Self::unheard(withdrawn, effects);

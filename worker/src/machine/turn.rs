@@ -12,6 +12,7 @@
 //! ```
 //! What silence is, [`super::liveness`] decides. Every state but the last has a clock, there or (while a child is being ended) that of the child.
 
+use super::archive::Archived;
 use super::event::{Event, Kind};
 use super::io::{ChildId, Effect, Exit, Rollout, Tick};
 use super::liveness::Vital;
@@ -49,6 +50,7 @@ pub(super) struct Turn {
     pub(super) prompted: bool,
     /// Its thread belongs to another provider and is forked.
     pub(super) forks: bool,
+    pub(super) archived: Archived,
     pub(super) child: Option<ChildId>,
     /// Its child has named the thread.
     pub(super) named: bool,
@@ -92,6 +94,7 @@ impl Turn {
             prompt,
             prompted: false,
             forks: false,
+            archived: Archived::No,
             child: None,
             named: false,
             version: None,

@@ -331,3 +331,32 @@ fn a_failed_turn_tells_its_sender_and_ends_its_update() {
     assert_eq!(update_end(&world, 1), "failed");
     assert_eq!(world.ledger.turns[&TurnId(1)].new.update, Some(UpdateId(1)));
 }
+
+#[test]
+fn a_worker_may_archive_what_no_conversation_and_no_turn_goes_on_with() {
+    let mut world = World::new();
+    for (conversation, turn) in [("one", 1), ("two", 2)] {
+        world.send("a", conversation, "hi");
+        world.settle();
+        world.end(turn, Outcome::Completed);
+    }
+    world.write("abot", FRIEND, "three");
+    world.settle();
+    world.end(3, Outcome::Completed);
+    world.write("abot", FRIEND, "still");
+    world.settle();
+    world.write("abot", FRIEND, "/new");
+    let spared = |world: &mut World| {
+        let threads = ["thread-1", "thread-2", "thread-3", "thread-9"].map(str::to_owned).to_vec();
+        world.places.get_mut(&name("a")).unwrap().said.push_back(FromWorker::Spare(threads));
+        world.settle();
+        world.places[&name("a")].spared.last().unwrap().clone()
+    };
+    assert_eq!(spared(&mut world), ["thread-9"], "a turn still runs on thread-3");
+    world.end(4, Outcome::Completed);
+    world.settle();
+    assert_eq!(spared(&mut world), ["thread-3", "thread-9"]);
+    world.restart();
+    world.settle();
+    assert_eq!(spared(&mut world), ["thread-3", "thread-9"], "the ledger knows as well");
+}

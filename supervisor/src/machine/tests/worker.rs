@@ -43,6 +43,8 @@ pub struct Place {
     pub takes_steers: bool,
     /// Stopped by SIGSTOP: says nothing, does nothing.
     pub stopped: bool,
+    /// What it was told it may archive.
+    pub spared: Vec<Vec<String>>,
     /// Begins that reached it, in order.
     pub begun: Vec<Begin>,
 }
@@ -103,6 +105,7 @@ impl Place {
                 }
             }
             ToWorker::Hello(_) | ToWorker::Kill | ToWorker::Configure(_) => {}
+            ToWorker::Archive(threads) => self.spared.push(threads),
         }
     }
 
