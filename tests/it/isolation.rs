@@ -8,6 +8,7 @@ mod orphans;
 mod rungs;
 mod secrets;
 mod tools;
+mod users;
 
 use cofferdam_tests::world::World;
 use std::collections::{BTreeMap, BTreeSet};

@@ -6,6 +6,7 @@
 //!   adopt.rs --- no child ---'     (a pidfd)        '--- terminate, kill
 //!
 //!   cgroup.rs  a group of the kernel for each agent, where it can be had
+//!   folder.rs  opens what lies in an agent's folder, which another user may own
 //!   identity.rs   who a process is: boot, number, start; who holds a lock
 //!   sweep.rs   what carries a dead worker's mark is ended, its journal is read
 //!   usage.rs   memory and number of processes of each agent
@@ -16,6 +17,7 @@
 pub mod adopt;
 pub mod cgroup;
 pub mod exit;
+pub mod folder;
 pub mod identity;
 pub mod signal;
 pub mod spawn;
