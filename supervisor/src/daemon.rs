@@ -203,6 +203,7 @@ async fn start(config: Config, environment: Environment) -> Result<Started, (u8,
             unusable(&e)
         }
     })?;
+    workers::let_through(&config, true);
     texts::tidy(&config.state_dir.join("texts"));
     guests::clear_old(&config).await;
     let (path, ballast) = (config.ledger(), config.ballast_bytes);

@@ -9,6 +9,7 @@ mod rollouts;
 mod rungs;
 mod secrets;
 mod tools;
+mod users;
 
 use cofferdam_tests::world::World;
 use std::collections::{BTreeMap, BTreeSet};

@@ -14,12 +14,12 @@ use crate::processes;
 use crate::standin::model::ModelServer;
 use crate::wait::{LIMIT, until};
 use serde_json::Value;
-use supervisor::process::cgroup::{self, Groups, Wish};
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use supervisor::process::cgroup::{self, Groups, Wish};
 use tempfile::TempDir;
 
 /// The key that the stand-in model's provider is given; tools must never see it.

@@ -18,12 +18,14 @@ pub struct Args {
     pub supervisor_uid: u32,
     /// The agent's cgroup, absolute, if there is one.
     pub cgroup: Option<PathBuf>,
+    /// The user and group to become, as `UID:GID`, never root. None: stays who it is.
+    pub user: Option<(u32, u32)>,
     /// What the supervisor wrote down before it started this process; said again in the hello. 0: nothing.
     pub nonce: u64,
 }
 
 /// How a worker is started.
-pub const USAGE: &str = "cofferdam-worker --agent NAME --incarnation N --agent-dir DIR --socket PATH --supervisor-uid UID [--nonce N] [--cgroup DIR]";
+pub const USAGE: &str = "cofferdam-worker --agent NAME --incarnation N --agent-dir DIR --socket PATH --supervisor-uid UID [--nonce N] [--cgroup DIR] [--user UID:GID]";
 
 /// Why the arguments are no start.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,8 +44,8 @@ pub enum ArgsError {
     Bad(&'static str, String),
 }
 
-const NAMES: [&str; 7] =
-    ["--agent", "--incarnation", "--agent-dir", "--socket", "--supervisor-uid", "--nonce", "--cgroup"];
+const NAMES: [&str; 8] =
+    ["--agent", "--incarnation", "--agent-dir", "--socket", "--supervisor-uid", "--nonce", "--cgroup", "--user"];
 
 impl Args {
     /// Reads the words behind the program's name. The last of equal words wins.
@@ -57,7 +59,7 @@ impl Args {
             };
             *value = Some(words.next().ok_or(ArgsError::NoValue(name))?);
         }
-        let [agent, incarnation, agent_dir, socket, uid, nonce, cgroup] = values;
+        let [agent, incarnation, agent_dir, socket, uid, nonce, cgroup, user] = values;
         let need = |value: Option<String>, name| value.ok_or(ArgsError::Missing(name));
         let agent = need(agent, "--agent")?;
         Ok(Self {
@@ -67,6 +69,7 @@ impl Args {
             socket: absolute(need(socket, "--socket")?, "--socket")?,
             supervisor_uid: number(need(uid, "--supervisor-uid")?, "--supervisor-uid")?,
             cgroup: cgroup.map(|dir| absolute(dir, "--cgroup")).transpose()?,
+            user: user.map(identity).transpose()?,
             nonce: nonce.map_or(Ok(0), |nonce| number(nonce, "--nonce"))?,
         })
     }
@@ -74,6 +77,12 @@ impl Args {
 
 fn number<T: std::str::FromStr>(text: String, name: &'static str) -> Result<T, ArgsError> {
     text.parse().map_err(|_| ArgsError::Bad(name, text))
+}
+
+/// `UID:GID`; root is no user of an agent.
+fn identity(text: String) -> Result<(u32, u32), ArgsError> {
+    let numbers = text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
+    numbers.filter(|(uid, _)| *uid != 0).ok_or(ArgsError::Bad("--user", text))
 }
 
 fn absolute(text: String, name: &'static str) -> Result<PathBuf, ArgsError> {
@@ -95,7 +104,9 @@ mod tests {
         assert_eq!((args.agent.as_str(), args.incarnation.0, args.supervisor_uid, args.nonce), ("a", 7, 0, 0));
         assert_eq!(args.cgroup, None);
         let args = parse("--agent a --incarnation 7 --agent-dir /d --socket /s --supervisor-uid 0 --nonce 9").unwrap();
-        assert_eq!(args.nonce, 9);
+        assert_eq!((args.nonce, args.user), (9, None));
+        let args = parse("--agent a --incarnation 7 --agent-dir /d --socket /s --supervisor-uid 0 --user 7:8").unwrap();
+        assert_eq!(args.user, Some((7, 8)));
     }
 
     #[test]
@@ -111,6 +122,9 @@ mod tests {
             ("--incarnation", "x"),
             ("--cgroup", "c"),
             ("--nonce", "x"),
+            ("--user", "7"),
+            ("--user", "0:0"),
+            ("--user", "nobody:8"),
         ] {
             let words = format!("{base} --supervisor-uid 0 {name} {bad}");
             assert!(matches!(parse(&words), Err(ArgsError::Bad(n, _)) if n == name), "{words}");

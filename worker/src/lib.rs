@@ -9,7 +9,7 @@
 //!                                                     '-> journal.rs, texts.rs, home/, codex/
 //! ```
 //!
-//! * [`args`], [`lock`]: who am I, and am I the only one.
+//! * [`args`], [`user`], [`lock`]: who am I, and am I the only one.
 //! * [`link`]: the socket to the supervisor.
 //! * [`driver`]: the only loop, and the only place where the machine meets the world.
 //! * `machine/`: decides.
@@ -32,6 +32,7 @@ pub mod machine;
 pub mod sweep;
 pub mod texts;
 pub mod usage;
+pub mod user;
 
 use args::Args;
 use codex::cgroup::Group;
@@ -94,13 +95,19 @@ fn probe(command: &str) -> ExitCode {
 
 fn serve(args: &Args) -> Result<(), (u8, String)> {
     let umask = settle();
+    let mut entered = None;
+    if let Some((uid, gid)) = args.user {
+        // The kernel asks who puts a process into a group; afterwards it would be nobody who may.
+        entered = args.cgroup.as_deref().map(Group::enter);
+        user::become_user(uid, gid).map_err(|e| (exit::IO, format!("cannot become user {uid}, group {gid}: {e}")))?;
+    }
     let held = lock::Lock::take(&args.agent_dir).map_err(|e| {
         let code = if matches!(e, lock::LockError::Held(_)) { exit::HELD } else { exit::IO };
         (code, e.to_string())
     })?;
     log::install(&args.agent_dir, args.incarnation);
     let group = args.cgroup.as_deref().and_then(|dir| {
-        let entered = Group::enter(dir);
+        let entered = entered.unwrap_or_else(|| Group::enter(dir));
         if let Err(error) = &entered {
             tracing::warn!(%error, group = %dir.display(), "this worker has no cgroup");
         }

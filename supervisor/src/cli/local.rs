@@ -5,6 +5,7 @@ use super::exit::{Exit, Failure};
 use super::screen::{Screen, Tone};
 use super::{Flag, setup};
 use crate::config::{Auth, Config, Environment, Report, Severity, places, template};
+use crate::process::folder::Owner;
 use crate::process::spawn;
 use crate::store;
 use clap::CommandFactory;
@@ -102,9 +103,9 @@ pub(super) fn login(flag: Flag<'_>, screen: &Screen, agent: &AgentName, argument
             return Err(Failure::new(Exit::Failed, words));
         }
     }
-    let home = config.agent_dir(agent).join("codex-home");
+    let user = known.user.as_ref().map(|user| Owner { uid: user.uid, gid: user.gid });
     let codex = &known.codex_command;
-    match spawn::login(codex, &home, arguments) {
+    match spawn::login(codex, &config.agent_dir(agent), user, arguments) {
         Ok(status) if status.success() => Ok(Exit::Done),
         Ok(status) => {
             let words = format!("codex login ended with {}", crate::process::exit::plain_words(status));

@@ -6,6 +6,7 @@ use super::args::Shape;
 use super::exit::{Exit, Failure};
 use super::screen::{Look, Screen, Tone, tame};
 use super::{Flag, setup};
+use crate::process::folder;
 use protocol::AgentName;
 use serde_json::{Map, Value};
 use std::fs::File;
@@ -91,6 +92,12 @@ fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
+/// Opens a log: what the agent's user has put in its place is not followed.
+fn open(path: &Path) -> io::Result<File> {
+    let agent = path.ancestors().nth(2).unwrap_or(Path::new("/"));
+    folder::open_below(agent, path.strip_prefix(agent).map_err(io::Error::other)?)
+}
+
 /// The end of a file, and where it was.
 #[derive(Debug, Default)]
 struct Tail {
@@ -101,7 +108,7 @@ struct Tail {
 }
 
 fn tail(path: &Path, lines: usize) -> io::Result<Tail> {
-    let mut file = File::open(path)?;
+    let mut file = open(path)?;
     let metadata = file.metadata()?;
     let from = metadata.len().saturating_sub(TAIL_BYTES_MAX);
     file.seek(SeekFrom::Start(from))?;
@@ -121,7 +128,7 @@ impl Tail {
     }
 
     fn try_added(&mut self, path: &Path) -> io::Result<String> {
-        let mut file = File::open(path)?;
+        let mut file = open(path)?;
         let metadata = file.metadata()?;
         let identity = (metadata.dev(), metadata.ino());
         if identity != self.identity || metadata.len() < self.end {

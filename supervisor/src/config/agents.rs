@@ -7,6 +7,7 @@ use super::resolve::is_variable;
 use super::routes::{self, OPENAI, Policy};
 use super::section::{Found, Section, World};
 use super::units::{parse_duration, show_size};
+use super::users;
 use super::value::echo;
 use super::words::{Approval, Auth, Home, QueueMode, Reviewer, Sandbox};
 use protocol::guest::GUEST_PREFIX;
@@ -60,6 +61,7 @@ pub(super) fn agents(root: &Section<'_>, base: &Base<'_>, sink: &mut Sink) -> BT
             continue;
         }
         let agent = agent(&name, spot, &section, &defaults, base, sink);
+        users::alone(&agent, &all, &spot.span, sink);
         all.insert(name, agent);
     }
     all
@@ -109,7 +111,9 @@ fn agent(
         limits: limits(&section.sub("limits"), sink),
         codex_command: command,
         codex: codex(section, spot, sink),
+        user: users::user(section, nix::unistd::geteuid().is_root(), sink),
     };
+    users::reach(&agent, section, base, sink);
     keys_of_providers(&agent, spot, base, sink);
     agent
 }

@@ -151,6 +151,7 @@ pub const KEYS: &[Key] = &[
     key("agents.*.writable", Kind::Texts, Value("[]"), "further writable paths inside `workspace-write`; HOME and TMPDIR always are"),
     key("agents.*.approval", Kind::Word(Approval::WORDS), Value("never"), "whether Codex asks before it leaves the sandbox"),
     key("agents.*.reviewer", Kind::Word(Reviewer::WORDS), Value("user"), "who answers if it asks; no person can be asked yet, so under `user` every question is declined"),
+    key("agents.*.user", Kind::Text, Nothing, "user of the host that its worker and Codex run as; only under a supervisor of root; a change holds from the next start of its worker"),
     key("agents.*.home", Kind::Word(Home::WORDS), Value("private"), "which HOME its processes see"),
     key("agents.*.home_share", Kind::Texts, Value("[]"), "names below the real home that a private one links to"),
     key("agents.*.env_pass", Kind::Texts, Value("[]"), "variables of the supervisor that get through beside the basics"),

@@ -8,7 +8,7 @@
 //!  read.rs     known keys, right types                   keys.rs: the one table; value.rs, units.rs: what a text means
 //!     v
 //!  resolve.rs  defaults, policy, references              section.rs: own table -> [defaults] -> keys.rs
-//!     |        agents.rs routes.rs telegram.rs jobs.rs   release.rs: what this release does not do
+//!     |        agents.rs users.rs routes.rs telegram.rs jobs.rs   release.rs: what this release does not do
 //!     v
 //!  Config, or a Report of everything that is wrong       report.rs, mask.rs
 //! ```
@@ -32,6 +32,7 @@ mod section;
 mod telegram;
 mod template;
 mod units;
+mod users;
 mod value;
 mod words;
 
@@ -47,4 +48,5 @@ pub use paths::{Environment, NoConfig, find, places};
 pub use report::{PROBLEMS_SHOWN_MAX, Problem, Report, Severity};
 pub use template::template;
 pub use units::{BadUnits, parse_duration, parse_size, show_duration, show_size};
+pub use users::User;
 pub use words::{Approval, Auth, Catchup, Home, LogFormat, OnUncertain, Overlap, QueueMode, Reviewer, Sandbox};

@@ -9,6 +9,7 @@
 //! names exists, each route names a known provider, each path is absolute, each socket path fits. Two agents
 //! compare equal exactly if `reload` need not touch the worker.
 
+use super::users::User;
 use super::words::{Approval, Auth, Catchup, Home, LogFormat, OnUncertain, Overlap, QueueMode, Reviewer, Sandbox};
 use protocol::{AgentName, Route, Runtime};
 use std::collections::{BTreeMap, BTreeSet};
@@ -141,6 +142,8 @@ pub struct Agent {
     pub codex_command: PathBuf,
     /// TOML text merged into its Codex' config.toml; empty if nothing is configured.
     pub codex: String,
+    /// The user of the host that its worker runs as; `None`: the supervisor's.
+    pub user: Option<User>,
 }
 
 impl fmt::Debug for Agent {
@@ -330,8 +333,11 @@ impl Config {
         self.runtime_dir.join("control.sock")
     }
 
-    /// Where the worker of `agent` listens.
+    /// Where the worker of `agent` listens. One of another user needs a folder of its own for it.
     pub fn agent_socket(&self, agent: &AgentName) -> PathBuf {
+        if self.agents.get(agent).is_some_and(|agent| agent.user.is_some()) {
+            return self.runtime_dir.join("agents").join(agent.as_str()).join("sock");
+        }
         agent_socket(&self.runtime_dir, agent)
     }
 

@@ -32,6 +32,12 @@ impl Environment {
         self.vars.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// The operator's own login, which Codex keeps in its home.
+    pub fn shared_login(&self) -> PathBuf {
+        let home = self.home.as_deref().unwrap_or(Path::new("/"));
+        self.var("CODEX_HOME").map_or_else(|| home.join(".codex"), Into::into).join("auth.json")
+    }
+
     /// A variable that nobody may show.
     pub(super) fn secret(&self, name: &str) -> Option<Secret> {
         self.var(name).map(|value| Secret::new(value.trim().to_owned()))

@@ -102,7 +102,10 @@ impl Server {
         if found != uid {
             return Err(BindError::Stranger { dir: runtime_dir.to_owned(), found, wanted: uid });
         }
-        fs::set_permissions(runtime_dir, Permissions::from_mode(0o700)).map_err(folder)?;
+        // 0711 lets users of agents pass, whose workers must not lose their sockets while we start.
+        if fs::metadata(runtime_dir).map_err(folder)?.permissions().mode() & 0o777 != 0o711 {
+            fs::set_permissions(runtime_dir, Permissions::from_mode(0o700)).map_err(folder)?;
+        }
         let lock = OpenOptions::new().create(true).append(true).mode(0o600).open(runtime_dir.join("control.lock"));
         let lock = lock.map_err(folder)?;
         let answering = peer_of(&socket);

@@ -10,6 +10,7 @@ use super::{Daemon, Word, served};
 use crate::config::{Agent, Approval, Auth, Config, Home, Limits, Provider, QueueMode, Reviewer, RuntimeFrom, Sandbox};
 use crate::machine::nouns::CallerId;
 use crate::machine::words::Input;
+use crate::process::cgroup::RECORD_ENDING;
 use crate::process::{adopt, sweep};
 use protocol::guest::{GUEST_PREFIX, Guest, Guests};
 use protocol::{AgentName, Route};
@@ -113,6 +114,7 @@ fn agent_of(ours: &Config, guest: &Guest) -> Agent {
         limits: Limits { memory_max: guest.memory_max, pids_max: guest.pids_max, ..Limits::default() },
         codex_command: ours.codex_command.clone(),
         codex: compact.unwrap_or_default(),
+        user: None,
     }
 }
 
@@ -123,6 +125,7 @@ fn remove(config: &Config, name: &AgentName) -> io::Result<()> {
     }
     let absent = |error: io::Error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) };
     fs::remove_file(config.agent_socket(name)).or_else(absent)?;
+    fs::remove_file(config.agent_dir(name).with_extension(RECORD_ENDING)).or_else(absent)?;
     fs::remove_dir_all(config.agent_dir(name)).or_else(absent)
 }
 

@@ -82,6 +82,7 @@ impl Daemon {
 
     pub(super) fn reloaded(&mut self, caller: Option<CallerId>, loaded: Loaded) {
         let setup = super::served::setup(&loaded.config, &self.environment, self.ledger);
+        super::workers::let_through(&loaded.config, false);
         self.config = std::sync::Arc::new(loaded.config);
         self.handle(Input::Reloaded(caller, Box::new(setup)));
     }

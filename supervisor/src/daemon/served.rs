@@ -76,7 +76,8 @@ pub(super) fn configure(
     ledger: u64,
 ) -> Box<Configure> {
     let (env, env_secret) = environment_of(config, environment, agent);
-    let real_home = environment.home.clone().unwrap_or_else(|| "/".into());
+    let own = agent.user.as_ref().map(|user| user.home.clone());
+    let real_home = own.or_else(|| environment.home.clone()).unwrap_or_else(|| "/".into());
     Box::new(Configure {
         ledger,
         workspace: text(&agent.workspace),
@@ -84,7 +85,7 @@ pub(super) fn configure(
         default_route: agent.route.clone(),
         providers: config.providers.values().filter_map(provider).collect(),
         auth: match agent.auth {
-            config::Auth::Shared => wire::Auth::Shared(text(&shared_login(environment, &real_home))),
+            config::Auth::Shared => wire::Auth::Shared(text(&environment.shared_login())),
             config::Auth::Own => wire::Auth::Own,
             config::Auth::None => wire::Auth::None,
         },
@@ -153,12 +154,6 @@ fn environment_of(
     env.sort();
     env.dedup();
     (env, secret)
-}
-
-/// The operator's own login, which Codex keeps in its home.
-fn shared_login(environment: &Environment, real_home: &Path) -> std::path::PathBuf {
-    let home = environment.var("CODEX_HOME").map_or_else(|| real_home.join(".codex"), Into::into);
-    home.join("auth.json")
 }
 
 /// What no agent may see: the state of all (its own is shown again), the sockets, the tokens.

@@ -6,11 +6,11 @@
 //!  AGENT/texts/steer-ATTEMPT-TURN         the same
 //! ```
 
+use crate::process::folder::{self, Folder};
 use protocol::text::TextFile;
 use protocol::{AttemptId, Text, TurnId};
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::ffi::OsStr;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Largest text that is read from a file, in bytes: the largest prompt or answer that the ledger keeps.
@@ -23,7 +23,7 @@ pub(super) fn spill(dir: &Path, name: &str, text: Text) -> Text {
         return text;
     }
     let path = dir.join(name);
-    match write(dir, &path, whole) {
+    match write(dir, name, whole) {
         Ok(()) => Text::File(TextFile::describe(path.to_string_lossy().into_owned(), whole)),
         Err(error) => {
             tracing::error!(path = %path.display(), %error, "a long text cannot be written");
@@ -56,16 +56,19 @@ pub(super) fn tidy(dir: &Path) {
 
 /// Removes files by name. A folder that does not exist holds none, and a file that stays is tried again.
 fn remove(dir: &Path, is_old: impl Fn(&str) -> bool) {
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.file_name().to_str().is_some_and(&is_old) {
-            drop(fs::remove_file(entry.path()));
-        }
+    if let Ok(folder) = place(dir).and_then(|(above, name)| Folder::open(above)?.sub(name)) {
+        folder.remove(is_old);
     }
 }
 
-fn write(dir: &Path, path: &Path, text: &str) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+/// The folder of texts as a name in the folder above it, whose owner may be another user than ours.
+fn place(dir: &Path) -> io::Result<(&Path, &OsStr)> {
+    dir.parent().zip(dir.file_name()).ok_or_else(|| io::Error::other("no folder is named"))
+}
+
+fn write(dir: &Path, name: &str, text: &str) -> io::Result<()> {
+    let (above, texts) = place(dir)?;
+    let mut file = Folder::open(above)?.make(texts)?.create(folder::name(name))?;
     file.write_all(text.as_bytes())
 }
 
@@ -91,13 +94,11 @@ pub(super) async fn whole(dir: &Path, file: &TextFile) -> Result<String, String>
 /// Reads a regular file that lies below `dir` after all links are followed, and is not larger than the limit.
 fn read_below(dir: &Path, path: &Path) -> io::Result<Vec<u8>> {
     let (dir, path) = (dir.canonicalize()?, path.canonicalize()?);
-    if !path.starts_with(&dir) {
+    let Ok(below) = path.strip_prefix(&dir) else {
         return Err(io::Error::other(format!("it does not lie below {}", dir.display())));
-    }
-    let file = OpenOptions::new().read(true).open(&path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is no regular file"));
-    }
+    };
+    // The path may have become another one meanwhile: it is gone step by step.
+    let file = folder::open_below(&dir, below)?;
     let mut bytes = Vec::new();
     file.take(READ_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > READ_BYTES_MAX {

@@ -5,9 +5,10 @@ use crate::link::{self, Dialled, Happened, News, Session, Target, Undialled};
 use crate::machine::nouns::Identity;
 use crate::machine::words::{Input, Linked};
 use crate::process::cgroup::Groups;
+use crate::process::folder::Owner;
 use crate::process::signal::Handle;
 use crate::process::spawn::{self, WorkerSpec};
-use crate::process::{adopt, identity, sweep};
+use crate::process::{adopt, folder, identity, sweep};
 use protocol::hello::{Accord, Hello};
 use protocol::version::Release;
 use protocol::{AgentName, FromWorker, Incarnation, Text, ToWorker};
@@ -39,14 +40,16 @@ impl Daemon {
             let permit = spawns.acquire_owned().await;
             let program = spawn::worker_program(config.worker_command.as_deref());
             let started = program.map_err(|e| e.to_string()).and_then(|program| {
+                let user = owner(&config, &agent);
                 let spec = WorkerSpec {
-                    cgroup: groups.as_deref().and_then(|groups| group(groups, &agent)),
+                    cgroup: groups.as_deref().and_then(|groups| group(groups, &agent, user)),
                     program,
                     agent: agent.clone(),
                     incarnation,
                     agent_dir: config.agent_dir(&agent),
                     socket: config.agent_socket(&agent),
                     supervisor_uid: nix::unistd::getuid().as_raw(),
+                    user,
                     nonce,
                 };
                 spawn::spawn_worker(&spec).map_err(|e| chain(&e))
@@ -248,8 +251,8 @@ pub(super) fn groups(config: &crate::config::Config) -> Option<Arc<Groups>> {
 }
 
 /// The group of an agent whose worker is about to start. Without one it starts all the same, on the next rung.
-fn group(groups: &Groups, agent: &AgentName) -> Option<std::path::PathBuf> {
-    let made = groups.make(agent);
+fn group(groups: &Groups, agent: &AgentName, user: Option<Owner>) -> Option<std::path::PathBuf> {
+    let made = groups.make(agent, user);
     if let Err(error) = &made {
         tracing::warn!(%agent, %error, "the agent has no cgroup");
     }
@@ -271,9 +274,27 @@ fn of_our_release(dialled: Dialled) -> Word {
     Word::Input(Input::LinkFailed(agent, incarnation, why))
 }
 
+/// The user of an agent that has one of its own.
+fn owner(config: &crate::config::Config, agent: &AgentName) -> Option<Owner> {
+    let user = config.agents.get(agent)?.user.as_ref()?;
+    Some(Owner { uid: user.uid, gid: user.gid })
+}
+
+/// Lets the users of agents reach what is theirs. Nobody's way is closed but at a start: workers whose agent has lost its user
+/// serve it until they are replaced.
+pub(super) fn let_through(config: &crate::config::Config, is_start: bool) {
+    let others = config.agents.values().any(|agent| agent.user.is_some());
+    if (others || is_start)
+        && let Err(error) = folder::let_through(&config.state_dir, &config.runtime_dir, others)
+    {
+        tracing::error!(%error, "the rights of state_dir and runtime_dir cannot be set");
+    }
+}
+
 fn target(config: &crate::config::Config, agent: AgentName, incarnation: Incarnation) -> Target {
     let socket = config.agent_socket(&agent);
-    Target { socket, agent, incarnation, uid: nix::unistd::getuid().as_raw() }
+    let uid = owner(config, &agent).map_or_else(|| nix::unistd::getuid().as_raw(), |owner| owner.uid);
+    Target { socket, agent, incarnation, uid }
 }
 
 /// A look for one agent's worker.

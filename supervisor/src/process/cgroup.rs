@@ -9,8 +9,9 @@
 //!               '- child-N    one for each Codex child, made and removed by the worker
 //! ```
 //! `cgroup.kill` ends everything below a group at once, `setsid` and double forks included; `populated 0` is the proof.
-//! Where an agent's group is lies in its folder, so that the sweep after a dead worker finds it whoever started it.
+//! Where an agent's group is lies beside its folder (in it the agent's own user could write), so that the sweep after a dead worker finds it whoever started it.
 
+use super::folder::{self, Owner};
 use protocol::AgentName;
 use protocol::envelope::{Controllers, WORKER_GROUP};
 use protocol::to_worker::Limits;
@@ -20,8 +21,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// File in the agent's folder that names its group.
-pub const RECORD_FILE: &str = "cgroup";
+/// Ending of the file beside the agent's folder that names its group.
+pub const RECORD_ENDING: &str = "cgroup";
 
 /// Group of the supervisor itself where its first one has to be left.
 const OURS: &str = "supervisor";
@@ -125,11 +126,11 @@ impl Groups {
         Ok(())
     }
 
-    /// Makes an agent's group for a worker that is about to start.
+    /// Makes an agent's group for a worker that is about to start. Its `owner` may divide it, not change its limits.
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn make(&self, agent: &AgentName) -> io::Result<PathBuf> {
+    pub fn make(&self, agent: &AgentName, owner: Option<Owner>) -> io::Result<PathBuf> {
         let group = self.of(agent);
         make(&self.root)?;
         make(&group)?;
@@ -137,6 +138,7 @@ impl Groups {
         make(&group.join(WORKER_GROUP))?;
         // An older kernel does not know it; it is a second net.
         drop(fs::write(group.join("cgroup.max.descendants"), DESCENDANTS_MAX));
+        folder::give(&[&group, &group.join("cgroup.procs")], owner)?;
         Ok(group)
     }
 
@@ -200,14 +202,14 @@ impl Groups {
     }
 }
 
-/// Notes in an agent's folder where its group is.
+/// Notes beside an agent's folder where its group is.
 ///
 /// # Errors
 /// When the file cannot be written.
 pub(super) fn record(agent_dir: &Path, group: Option<&Path>) -> io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
-    let path = agent_dir.join(RECORD_FILE);
+    let path = agent_dir.with_extension(RECORD_ENDING);
     let Some(group) = group else {
         return match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -221,7 +223,7 @@ pub(super) fn record(agent_dir: &Path, group: Option<&Path>) -> io::Result<()> {
 /// The group that was noted for an agent. A note that names another agent's group is no note: whoever could write into
 /// the folder could otherwise end a neighbour.
 fn recorded(agent_dir: &Path) -> Option<PathBuf> {
-    let group = PathBuf::from(fs::read_to_string(agent_dir.join(RECORD_FILE)).ok()?);
+    let group = PathBuf::from(fs::read_to_string(agent_dir.with_extension(RECORD_ENDING)).ok()?);
     let state_dir = agent_dir.parent()?.parent()?;
     let ours = Path::new(&root_name(state_dir)).join(agent_dir.file_name()?);
     let plain = group.components().all(|part| !matches!(part, std::path::Component::ParentDir));
@@ -446,7 +448,7 @@ mod tests {
             }
         };
         groups.prepare().unwrap();
-        let group = groups.make(&AgentName::parse("a").unwrap()).unwrap();
+        let group = groups.make(&AgentName::parse("a").unwrap(), None).unwrap();
         record(&agent_dir, Some(&group)).unwrap();
         let inner = group.join("child-1");
         fs::create_dir(&inner).unwrap();

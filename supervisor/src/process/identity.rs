@@ -46,7 +46,7 @@ fn started(pid: u32) -> io::Result<u64> {
 
 /// The process that holds the `flock` of a file, by the kernel's table of locks.
 pub fn holder(lock: &Path) -> Option<u32> {
-    let stat = rustix::fs::stat(lock).ok()?;
+    let stat = rustix::fs::lstat(lock).ok()?;
     let (major, minor) = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
     let file = format!("{major:02x}:{minor:02x}:{}", stat.st_ino);
     let locks = fs::read_to_string("/proc/locks").ok()?;

@@ -6,6 +6,7 @@
 //!   adopt.rs --- no child ---'     (a pidfd)        '--- terminate, kill
 //!
 //!   cgroup.rs  a group of the kernel for each agent, where it can be had
+//!   folder.rs  opens what lies in an agent's folder, which another user may own
 //!   identity.rs   who a process is: boot, number, start; who holds a lock
 //!   sweep.rs   what carries a dead worker's mark is ended, its journal is read
 //!   unit.rs    the systemd unit around us: why it stops, and its cgroup
@@ -17,6 +18,7 @@
 pub mod adopt;
 pub mod cgroup;
 pub mod exit;
+pub mod folder;
 pub mod identity;
 pub mod signal;
 pub mod spawn;

@@ -6,15 +6,15 @@
 
 use super::cgroup;
 use super::exit;
+use super::folder::{Folder, Owner, name};
 use super::signal::Handle;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use protocol::{AgentName, Incarnation};
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -55,6 +55,8 @@ pub struct WorkerSpec {
     pub supervisor_uid: u32,
     /// Its agent's cgroup, if there is one.
     pub cgroup: Option<PathBuf>,
+    /// Who it becomes, and whose the agent's folder is; `None`: our own user.
+    pub user: Option<Owner>,
     /// What it says again in its hello, as proof that it is the one of its record.
     pub nonce: u64,
 }
@@ -116,12 +118,14 @@ pub fn worker_program(configured: Option<&Path>) -> io::Result<PathBuf> {
 /// # Errors
 /// See [`SpawnError`]. Nothing runs after an error.
 pub fn spawn_worker(spec: &WorkerSpec) -> Result<Running, SpawnError> {
-    let log = spec.agent_dir.join("log");
-    make_private_dir(&log).map_err(|e| SpawnError::Folder(log.clone(), e))?;
-    cgroup::record(&spec.agent_dir, spec.cgroup.as_deref())
-        .map_err(|e| SpawnError::Folder(spec.agent_dir.clone(), e))?;
-    let stderr_path = log.join("worker.stderr");
-    let stderr = open_stderr(&stderr_path).map_err(|e| SpawnError::Stderr(stderr_path.clone(), e))?;
+    let folder = |path: &Path, e| SpawnError::Folder(path.to_owned(), e);
+    let agent = Folder::prepare(&spec.agent_dir, spec.user).map_err(|e| folder(&spec.agent_dir, e))?;
+    if let Some(dir) = spec.socket.parent().filter(|_| spec.user.is_some()) {
+        Folder::prepare(dir, spec.user).map_err(|e| folder(dir, e))?;
+    }
+    cgroup::record(&spec.agent_dir, spec.cgroup.as_deref()).map_err(|e| folder(&spec.agent_dir, e))?;
+    let stderr_path = spec.agent_dir.join("log/worker.stderr");
+    let stderr = open_stderr(&agent).map_err(|e| SpawnError::Stderr(stderr_path.clone(), e))?;
     #[expect(clippy::disallowed_methods, reason = "this is the file that starts processes")]
     let mut command = Command::new(&spec.program);
     command
@@ -170,15 +174,14 @@ fn arguments(spec: &WorkerSpec) -> Vec<OsString> {
     if let Some(group) = &spec.cgroup {
         words.extend(["--cgroup".into(), group.clone().into()]);
     }
+    if let Some(Owner { uid, gid }) = spec.user {
+        words.extend(["--user".into(), format!("{uid}:{gid}").into()]);
+    }
     words
 }
 
-fn make_private_dir(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-fn open_stderr(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+fn open_stderr(agent: &Folder) -> io::Result<File> {
+    let file = agent.make(name("log"))?.append(name("worker.stderr"))?;
     if file.metadata()?.len() > STDERR_BYTES_MAX {
         file.set_len(0)?;
     }
@@ -210,16 +213,21 @@ async fn listening(stdout: Option<ChildStdout>, stderr: PathBuf) -> Result<(), S
     }
 }
 
-/// Runs `codex login` in the foreground, on the caller's terminal, for the Codex home of one agent. Blocks until the
-/// person is done.
+/// Runs `codex login` in the foreground, on the caller's terminal, for the Codex home in one agent's folder, as the agent's
+/// user. Blocks until the person is done.
 ///
 /// # Errors
 /// When the program cannot be run.
-pub fn login(codex: &Path, codex_home: &Path, arguments: &[String]) -> io::Result<ExitStatus> {
-    make_private_dir(codex_home)?;
+pub fn login(codex: &Path, agent_dir: &Path, user: Option<Owner>, arguments: &[String]) -> io::Result<ExitStatus> {
+    Folder::prepare(agent_dir, user)?.make(name("codex-home"))?;
     #[expect(clippy::disallowed_methods, reason = "this is the file that starts processes")]
     let mut command = std::process::Command::new(codex);
-    command.arg("login").args(arguments).env("CODEX_HOME", codex_home).status()
+    command.arg("login").args(arguments).env("CODEX_HOME", agent_dir.join("codex-home"));
+    if let Some(Owner { uid, gid }) = user {
+        // With another user the standard library leaves our groups behind.
+        command.uid(uid).gid(gid);
+    }
+    command.status()
 }
 
 /// The jobs of a systemd unit, as `systemctl list-jobs` prints them without a heading. Blocks for as long as systemd takes
@@ -329,6 +337,7 @@ mod tests {
             socket: dir.join("run/a.sock"),
             supervisor_uid: 1000,
             cgroup: None,
+            user: None,
             nonce: 9,
         }
     }

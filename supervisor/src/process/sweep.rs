@@ -14,16 +14,16 @@
 //! and leaves its parents escapes this; where a Codex child has a PID namespace it cannot.
 
 use super::cgroup;
+use super::folder::{self, Folder};
 use super::signal::Handle;
 use crate::machine::words::Swept;
 use protocol::journal::{self, Reading};
 use rustix::fs::{FlockOperation, flock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -42,6 +42,9 @@ pub const LEDGER_FILE: &str = "ledger-id";
 /// Largest journal that is read, in bytes. The worker cuts it when everything in it is acknowledged; 64 outcomes of the
 /// largest size fit.
 pub const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Longest file that names a ledger, in bytes: it holds one number.
+const LEDGER_BYTES_MAX: u64 = 64;
 
 /// How much of a process' environment is looked at, in bytes: Linux allows a quarter of the stack, usually 2 MiB.
 const ENVIRONMENT_BYTES_MAX: u64 = 2 * 1024 * 1024;
@@ -68,7 +71,7 @@ pub fn is_unserved(agent_dir: &Path) -> bool {
 }
 
 fn lock(agent_dir: &Path) -> io::Result<Option<File>> {
-    let file = match OpenOptions::new().read(true).write(true).mode(0o600).open(agent_dir.join(LOCK_FILE)) {
+    let file = match Folder::open(agent_dir).and_then(|folder| folder.edit(folder::name(LOCK_FILE))) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
@@ -78,7 +81,11 @@ fn lock(agent_dir: &Path) -> io::Result<Option<File>> {
 }
 
 fn sweep_blocking(agent_dir: &Path, ledger: u64) -> Swept {
-    let Ok(_held) = lock(agent_dir) else {
+    let Ok(_held) = lock(agent_dir).inspect_err(|error| {
+        if error.kind() != io::ErrorKind::WouldBlock {
+            tracing::warn!(dir = %agent_dir.display(), %error, "the lock of an agent cannot be looked at: remove it");
+        }
+    }) else {
         return Swept { ended: 0, left: 1, journal: None };
     };
     let group = cgroup::end(agent_dir);
@@ -103,8 +110,10 @@ fn sweep_blocking(agent_dir: &Path, ledger: u64) -> Swept {
 
 /// Whether the worker that wrote the journal served another ledger. It says so beside it; without a word it served none.
 fn is_foreign(agent_dir: &Path, ledger: u64) -> bool {
-    let said = fs::read_to_string(agent_dir.join(LEDGER_FILE)).ok();
-    said.and_then(|text| text.trim().parse::<u64>().ok()).is_some_and(|said| said != ledger)
+    let mut said = String::new();
+    let read = folder::open_below(agent_dir, Path::new(LEDGER_FILE))
+        .and_then(|file| file.take(LEDGER_BYTES_MAX).read_to_string(&mut said));
+    read.ok().and_then(|_| said.trim().parse::<u64>().ok()).is_some_and(|said| said != ledger)
 }
 
 /// What one look at the host saw.
@@ -222,7 +231,7 @@ fn add_descendants(all: &BTreeMap<u32, Stat>, victims: &mut BTreeSet<u32>) {
 
 /// The journal of an agent as values; a missing one is an empty one.
 fn read_journal(agent_dir: &Path) -> io::Result<Reading> {
-    let file = match File::open(agent_dir.join(JOURNAL_FILE)) {
+    let file = match folder::open_below(agent_dir, Path::new(JOURNAL_FILE)) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Reading::default()),
         Err(error) => return Err(error),

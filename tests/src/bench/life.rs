@@ -54,6 +54,7 @@ async fn spawn_once(world: &World, plan: &Plan, round: u64) -> Result<(f64, f64)
         agent_dir: dir,
         socket: socket.clone(),
         nonce: 0,
+        user: None,
         supervisor_uid: uid,
     };
     let begin = now();

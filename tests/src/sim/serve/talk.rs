@@ -46,6 +46,7 @@ impl World {
             }
             ToWorker::Interrupt(interrupt) => Input::Interrupt(interrupt.attempt, interrupt.reason),
             ToWorker::Kill => Input::Terminate,
+            ToWorker::Archive(threads) => Input::Spared(threads),
             ToWorker::Ping(nonce) => return self.say(agent, incarnation, FromWorker::Pong(nonce)),
             ToWorker::Hello(_) => return,
         };
