@@ -147,7 +147,10 @@ async fn meet(target: &Target, peer: &mut Option<u32>) -> Result<Dialled, DialEr
     *peer = Some(pid).filter(|pid| *pid != 0);
     let ours = Hello::new(Role::Supervisor, target.agent.clone(), target.incarnation);
     let first = ToWorker::Hello(ours.clone()).to_frame().map_err(MessageError::from)?;
-    stream.write_all(&frame::encode(first.kind, &first.body)?).await.map_err(broken)?;
+    let hung_up =
+        |error: &io::Error| matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
+    let written = stream.write_all(&frame::encode(first.kind, &first.body)?).await;
+    written.map_err(|error| if hung_up(&error) { DialError::Closed } else { broken(error) })?;
     let mut reader = FrameReader::new();
     let answer = loop {
         if let Some(answer) = reader.next_frame()? {
@@ -158,7 +161,7 @@ async fn meet(target: &Target, peer: &mut Option<u32>) -> Result<Dialled, DialEr
             Ok(0) => return Err(DialError::Closed),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Err(DialError::Closed),
+            Err(error) if hung_up(&error) => return Err(DialError::Closed),
             Err(error) => return Err(broken(error)),
         }
     };
