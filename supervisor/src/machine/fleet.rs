@@ -175,6 +175,12 @@ impl Machine {
         // An outcome counts whoever brings it; all other news only from the present run.
         if let FromWorker::Finished(end) = word {
             self.hear(name, incarnation, now);
+            // But what a later run was given is that run's to tell: it has every outcome that was written down, and a
+            // refusal that was not is about the earlier try alone.
+            let given = self.turn_of(end.attempt, name).map(|turn| &turn.stage);
+            if matches!(given, Some(Stage::Running { incarnation: later, .. }) if *later > incarnation) {
+                return;
+            }
             let taken = self.finished(now, name, &end, effects);
             // Nobody here asked for that: the worker is on its way out.
             if taken && end.outcome == Outcome::Failed(FailureClass::Shutdown) {
