@@ -1,7 +1,7 @@
 //! The scratch folder of one contestant, its children's program, and everything that was started in it.
 //!
 //! ```text
-//!   /var/tmp/cfp-XXXXXX/bin/c0 c1 ..      one program that sleeps, by as many names: a child is known by its first word
+//!   /var/tmp/cfp-*/bin/c0 c1 ..           one program that sleeps, by as many names: a child is known by its first word
 //!                      /bin/flood         waits for the pipe `go`, prints for FLOOD, then sleeps
 //!                      /..                configuration, sockets, logs of the contestant
 //! ```
